@@ -1,0 +1,202 @@
+"""The unit of the link: length, kind, number, payload.
+
+A frame is ``>I`` length of what follows, ``>B`` kind, ``>I`` number, then the payload. The number is a connection's, a
+request's, or the count of recipients. The codec knows nothing of the transport; its two users are `server/downlink.py`
+and `host/uplink.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from jupyter_agents.errors import LinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "HEAD_BYTES",
+    "VERSION",
+    "Frame",
+    "FrameReader",
+    "Kind",
+    "head",
+    "pack_numbers",
+    "pack_object",
+    "pack_with_object",
+    "unpack_object",
+    "unpack_with_object",
+]
+
+VERSION = "1"
+"""Both sides must say the same; raised whenever a frame changes its meaning."""
+
+Frame = tuple[int, int, bytes]
+"""``(kind, number, payload)``."""
+
+
+class Kind(IntEnum):
+    """What a frame says. ``→`` server to host, ``←`` host to server."""
+
+    TEXT = 1  # ↔ one message of, or to, the connection `number`; UTF-8
+    BINARY = 2  # ↔
+    TEXT_MANY = 3  # ← to `number` connections: their numbers as <I each, then the message
+    BINARY_MANY = 4  # ←
+    STATE_MANY = 5  # ← text that a later STATE_MANY makes worthless: a slow client may get the last only
+    OPEN = 10  # → a connection was made, or is handed over again (``resumed``): object
+    CLOSE = 11  # ← close the connection: <H code, reason
+    CLOSED = 12  # → the connection is gone: <H code, <B was clean, reason
+    FAILED = 13  # → the connection broke a rule of the wire; CLOSED follows: text
+    ATTACH = 14  # ← what the record must remember while the kernel is away: object
+    HOLD = 15  # ← stop reading this connection: its agent is behind
+    RELEASE = 16  # ← read it again
+    REQUEST = 20  # → HTTP, or the question whether a socket may open: object and body
+    RESPONSE = 21  # ← object and body
+    ABANDON = 22  # → nobody waits for this response any more
+    ASK = 23  # → an action on an agent (stop, reset, describe, …): object
+    ANSWER = 24  # ← object
+    SERVE = 30  # ← this host serves a class: object
+    SERVED = 31  # → and may, or may not: object
+    WITHDRAW = 32  # ← no longer: object
+    TAKEN = 33  # → another host took the class over: object
+    INSTANCE = 34  # ← an instance woke or went to sleep: object
+    HELLO = 40  # ↔ the handshake, see handshake.py: object
+
+
+_HEAD = struct.Struct(">IBI")
+HEAD_BYTES = _HEAD.size
+_AFTER_LENGTH = HEAD_BYTES - 4
+_LENGTH = struct.Struct(">I")
+
+
+def head(kind: int, number: int, payload_bytes: int) -> bytes:
+    """Nine bytes that go before a payload of `payload_bytes`."""
+    return _HEAD.pack(payload_bytes + _AFTER_LENGTH, kind, number)
+
+
+def pack_numbers(numbers: Sequence[int]) -> bytes:
+    """Connection numbers as the front of a ``*_MANY`` payload."""
+    return struct.pack(f"<{len(numbers)}I", *numbers)
+
+
+def pack_object(value: Any) -> bytes:
+    """Our own control data (never a client's message) as a payload."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+def unpack_object(payload: bytes) -> dict[str, Any]:
+    """Read back what `pack_object` made.
+
+    Raises
+    ------
+    LinkError
+        When the payload is not one JSON object.
+    """
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise LinkError(f"A frame of the link is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise LinkError("A frame of the link is not a JSON object")
+    return value
+
+
+def pack_with_object(value: Any, body: bytes) -> bytes:
+    """An object and bytes after it: ``>I`` length of the object, the object, the bytes."""
+    packed = pack_object(value)
+    return _LENGTH.pack(len(packed)) + packed + body
+
+
+def unpack_with_object(payload: bytes) -> tuple[dict[str, Any], bytes]:
+    """Read back what `pack_with_object` made; LinkError when it was not."""
+    if len(payload) < 4:
+        raise LinkError("A frame of the link is too short")
+    end = 4 + _LENGTH.unpack_from(payload)[0]
+    if end > len(payload):
+        raise LinkError("A frame of the link is cut off")
+    return unpack_object(payload[4:end]), payload[end:]
+
+
+class FrameReader:
+    """Turns chunks of any size into whole frames, without quadratic joins.
+
+    Made for ``asyncio.BufferedProtocol``: ask for `space`, fill it, say how much with `filled`. A frame larger than
+    the standing buffer is read straight into a buffer of its own.
+
+    Parameters
+    ----------
+    max_bytes : int
+        The longest payload accepted; a longer one is a LinkError before it is read.
+    buffer_bytes : int
+        Size of the standing buffer.
+    """
+
+    def __init__(self, max_bytes: int, buffer_bytes: int = 256 * 1024) -> None:
+        self._max_length = max_bytes + _AFTER_LENGTH
+        self._standing = memoryview(bytearray(buffer_bytes))
+        self._view = self._standing  # where bytes go now: the standing buffer or a large frame's own
+        self._end = 0
+
+    def space(self) -> memoryview:
+        """Where the next bytes are to be written; never empty."""
+        return self._view[self._end :]
+
+    def filled(self, count: int) -> list[Frame]:
+        """Take note of `count` new bytes; returns the frames that are whole now, in order."""
+        self._end += count
+        frames: list[Frame] = []
+        start = self._parse(frames)
+        self._keep_rest(start)
+        return frames
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """Take a chunk that lies elsewhere; the same as writing it into `space` piece by piece."""
+        frames: list[Frame] = []
+        rest = memoryview(chunk)
+        while rest:
+            space = self.space()
+            count = min(len(space), len(rest))
+            space[:count] = rest[:count]
+            frames += self.filled(count)
+            rest = rest[count:]
+        return frames
+
+    def _parse(self, frames: list[Frame]) -> int:
+        view, end, start = self._view, self._end, 0
+        while end - start >= HEAD_BYTES:
+            length, kind, number = _HEAD.unpack_from(view, start)
+            if not _AFTER_LENGTH <= length <= self._max_length:
+                raise LinkError(f"A frame of {length} bytes came over the link; the limit is {self._max_length}")
+            stop = start + 4 + length
+            if stop > end:
+                break
+            frames.append((kind, number, bytes(view[start + HEAD_BYTES : stop])))
+            start = stop
+        return start
+
+    def _keep_rest(self, start: int) -> None:
+        rest = self._end - start
+        if rest == 0:
+            self._view, self._end = self._standing, 0
+            return
+        needed = self._needed(start)
+        target = self._view
+        if needed > len(self._view):
+            target = memoryview(bytearray(needed))
+        elif len(self._view) != len(self._standing) or start == 0:
+            if start == 0:
+                return
+            target = self._standing
+        # bytes() first: source and target may be the same memory
+        target[:rest] = bytes(self._view[start : self._end])
+        self._view, self._end = target, rest
+
+    def _needed(self, start: int) -> int:
+        if self._end - start < 4:
+            return HEAD_BYTES
+        return 4 + int(_LENGTH.unpack_from(self._view, start)[0])

@@ -1,0 +1,535 @@
+"""Which host serves which agent: opens, parks, resumes, fans out. Pure; sockets and links are given to it.
+
+Life of a record::
+
+    open ──▶ attached to a host ──host lost──▶ parked ──class served again──▶ attached (``resumed``)
+      │              │                            │
+      └─ no host ─▶ parked                        └─ grace over ─▶ closed 1012
+
+Rules: a frame from a host reaches only connections of that host; one socket's failure is that socket's; whatever waits,
+waits in a bounded queue and is closed 1013 past it. Its other half, in the kernel, is `host/host.py`.
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from jupyter_agents.errors import AgentNotFound, LinkError
+from jupyter_agents.link.frames import (
+    Kind,
+    pack_object,
+    pack_with_object,
+    unpack_object,
+    unpack_with_object,
+)
+from jupyter_agents.link.records import (
+    ConnectionRecord,
+    HostPort,
+    PendingRequest,
+    RelayLimits,
+    Served,
+    Socket,
+)
+from jupyter_agents.protocol import closing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["Relay"]
+
+_CLOSE = struct.Struct(">H")
+_CLOSED = struct.Struct(">HB")
+
+
+class Relay:
+    """The server's memory of who talks to whom.
+
+    Parameters
+    ----------
+    wrap : callable
+        ``(payload, binary, replaceable)`` → what `Socket.send` takes. Called once per frame from a host, so that a
+        broadcast is encoded once whatever the number of its recipients.
+    limits : RelayLimits
+        What is bounded.
+    on_event : callable, optional
+        ``(kind, facts)`` after each change that an observer may show: ``serve``, ``withdraw``, ``park``, ``resume``,
+        ``open``, ``close``, ``instance``, ``drop``.
+    """
+
+    def __init__(
+        self,
+        wrap: Callable[[bytes, bool, bool], Any],
+        limits: RelayLimits | None = None,
+        on_event: Callable[[str, dict[str, Any]], None] | None = None,
+    ) -> None:
+        self._wrap = wrap
+        self.limits = limits or RelayLimits()
+        self._event = on_event or (lambda kind, facts: None)
+        self.served: dict[str, Served] = {}
+        self.records: dict[int, ConnectionRecord] = {}
+        self.requests: dict[int, PendingRequest] = {}
+        self._spellings: dict[str, str] = {}
+        self._waiting_bytes = 0
+        self._gone_parked = 0
+        self._numbers = count(1)
+        self._handlers: dict[int, Callable[[HostPort, int, bytes], None]] = {
+            Kind.TEXT: self._text,
+            Kind.BINARY: self._binary,
+            Kind.TEXT_MANY: self._text_many,
+            Kind.BINARY_MANY: self._binary_many,
+            Kind.STATE_MANY: self._state_many,
+            Kind.CLOSE: self._close,
+            Kind.ATTACH: self._attach,
+            Kind.HOLD: self._hold,
+            Kind.RELEASE: self._release,
+            Kind.RESPONSE: self._response,
+            Kind.ANSWER: self._answer,
+            Kind.SERVE: self._serve,
+            Kind.WITHDRAW: self._withdraw,
+            Kind.INSTANCE: self._instance,
+        }
+
+    # -- asked by handlers ---------------------------------------------------------------------
+
+    def find(self, spelling: str) -> Served:
+        """Returns what is served under this part of a URL; AgentNotFound otherwise."""
+        served = self.served.get(self._spellings.get(spelling, ""))
+        if served is None:
+            raise AgentNotFound(spelling, tuple(sorted(self.served)))
+        return served
+
+    def request(
+        self,
+        served: Served,
+        about: Mapping[str, Any],
+        body: bytes,
+        answer: Callable[[dict[str, Any], bytes], None],
+        now: float,
+    ) -> PendingRequest:
+        """Put an HTTP request, or the question whether a socket may open, to the host.
+
+        `answer` is called once, with the response's object and body; a failure is an object with ``status`` 503 or
+        504 and ``error``. While the class is parked the request waits.
+        """
+        return self._put(served, Kind.REQUEST, pack_with_object(about, body), answer, now)
+
+    def ask(
+        self,
+        served: Served,
+        question: Mapping[str, Any],
+        answer: Callable[[dict[str, Any], bytes], None],
+        now: float,
+    ) -> PendingRequest:
+        """Have the host do something with an agent (``{"do": "reset", "name": …}``); like `request`."""
+        return self._put(served, Kind.ASK, pack_object(question), answer, now)
+
+    def abandon(self, pending: PendingRequest) -> None:
+        """Nobody waits for this answer any more."""
+        if self.requests.pop(pending.number, None) is None:
+            return
+        if pending in pending.served.waiting:
+            pending.served.waiting.remove(pending)
+        elif pending.served.host is not None:
+            pending.served.host.send(Kind.ABANDON, pending.number)
+
+    def _put(
+        self,
+        served: Served,
+        kind: int,
+        payload: bytes,
+        answer: Callable[[dict[str, Any], bytes], None],
+        now: float,
+    ) -> PendingRequest:
+        number = self._number()
+        deadline = now + self.limits.request_timeout_s
+        pending = PendingRequest(number, kind, payload, answer, deadline, served)
+        if len(self.requests) >= self.limits.max_requests:
+            answer({"status": 503, "error": "Too many requests are under way"}, b"")
+            return pending
+        self.requests[pending.number] = pending
+        if served.host is None:
+            served.waiting.append(pending)
+        else:
+            self._dispatch(pending, served.host)
+        return pending
+
+    def _dispatch(self, pending: PendingRequest, host: HostPort) -> None:
+        pending.sent = True
+        host.send(pending.kind, pending.number, pending.payload)
+        pending.payload = b""
+
+    # -- told by sockets -----------------------------------------------------------------------
+
+    def open(
+        self,
+        served: Served,
+        name: str,
+        connection_id: str,
+        socket: Socket,
+        info: Mapping[str, Any],
+        now: float,
+    ) -> ConnectionRecord:
+        """Take in a socket that has just opened; returns its record, attached or parked."""
+        record = ConnectionRecord(
+            self._number(), connection_id, served.agent, name, socket, info, now
+        )
+        if self.served.get(served.agent) is not served or self._is_crowded():
+            socket.close(closing.TRY_AGAIN_LATER, "Try again later")
+            return record
+        self.records[record.number] = record
+        served.records[record.number] = record
+        if served.host is not None:
+            self._hand_over(record, served.host, resumed=False)
+        self._event("open", _facts(record))
+        return record
+
+    def _is_crowded(self) -> bool:
+        return len(self.records) >= self.limits.max_connections
+
+    def _number(self) -> int:
+        return next(self._numbers) & 0xFFFFFFFF
+
+    def text(self, record: ConnectionRecord, payload: bytes) -> None:
+        """One text message came from the client, UTF-8 checked."""
+        host = record.host
+        if host is None:
+            self._wait(record, Kind.TEXT, payload)
+        else:
+            host.send(Kind.TEXT, record.number, payload)
+
+    def binary(self, record: ConnectionRecord, payload: bytes) -> None:
+        """One binary message came from the client."""
+        host = record.host
+        if host is None:
+            self._wait(record, Kind.BINARY, payload)
+        else:
+            host.send(Kind.BINARY, record.number, payload)
+
+    def failed(self, record: ConnectionRecord, text: str) -> None:
+        """The client broke a rule of the wire; `closed` follows."""
+        if record.host is not None:
+            record.host.send(Kind.FAILED, record.number, text.encode("utf-8", "replace"))
+
+    def closed(self, record: ConnectionRecord, code: int, reason: str, was_clean: bool) -> None:
+        """The socket is gone. A parked one is remembered until its agent can run `on_close`."""
+        if self.records.get(record.number) is not record or record.gone is not None:
+            return
+        record.gone = (code, reason, was_clean)
+        self._event("close", {**_facts(record), "code": code, "reason": reason})
+        if record.host is not None:
+            self._say_closed(record, record.host)
+            self._forget(record)
+        elif not record.attached.get("accepted") or not self._may_owe():
+            self._forget(record)
+        else:
+            self._gone_parked += 1
+
+    def _may_owe(self) -> bool:
+        return self._gone_parked < self.limits.max_parked_gone
+
+    def _wait(self, record: ConnectionRecord, kind: int, payload: bytes) -> None:
+        if record.gone is not None or record.number not in self.records:
+            return
+        cost = len(payload) + 64
+        if (
+            record.waiting_bytes + cost > self.limits.waiting_bytes
+            or self._waiting_bytes + cost > self.limits.waiting_total_bytes
+        ):
+            self._event("drop", {**_facts(record), "why": "too much waits for the kernel"})
+            record.socket.close(closing.TRY_AGAIN_LATER, "The agent is away, too much is waiting")
+            return
+        record.waiting.append((kind, payload))
+        record.waiting_bytes += cost
+        self._waiting_bytes += cost
+
+    def _say_closed(self, record: ConnectionRecord, host: HostPort) -> None:
+        code, reason, was_clean = record.gone or (closing.ABNORMAL, "", False)
+        payload = _CLOSED.pack(code, was_clean) + reason.encode("utf-8", "replace")
+        host.send(Kind.CLOSED, record.number, payload)
+
+    def _forget(self, record: ConnectionRecord) -> None:
+        self.records.pop(record.number, None)
+        self._stop_waiting(record)
+        served = self.served.get(record.agent)
+        if served is not None:
+            served.records.pop(record.number, None)
+
+    def _stop_waiting(self, record: ConnectionRecord) -> None:
+        self._waiting_bytes -= record.waiting_bytes
+        record.waiting_bytes = 0
+        record.waiting.clear()
+
+    # -- told by links -------------------------------------------------------------------------
+
+    def host_frame(self, host: HostPort, frame: tuple[int, int, bytes]) -> None:
+        """One frame came from a host.
+
+        Raises
+        ------
+        LinkError
+            When the frame makes no sense; the link's end closes that link. Never for what one socket does.
+        """
+        handler = self._handlers.get(frame[0])
+        if handler is None:
+            raise LinkError(f"A frame of unknown kind {frame[0]} came from {host.id}")
+        try:
+            handler(host, frame[1], frame[2])
+        except (struct.error, KeyError, TypeError, ValueError) as error:
+            raise LinkError(f"A {Kind(frame[0]).name} frame from {host.id} is malformed") from error
+
+    def host_full(self, host: HostPort, full: bool) -> None:
+        """The link to a host is over its limit, or free again: its sockets wait, or go on."""
+        for record in self._records_of(host):
+            if full:
+                record.socket.pause()
+            elif not record.held:
+                record.socket.resume()
+
+    def host_left(self, host: HostPort, now: float) -> None:
+        """The link is gone: what this host served is parked."""
+        for served in list(self.served.values()):
+            if served.host is host:
+                self._park(served, now)
+
+    def forget_host(self, host_id: str) -> None:
+        """This kernel will not come back: what it left parked is closed now."""
+        for served in list(self.served.values()):
+            if served.host is None and served.about.get("kernel_id") == host_id:
+                self._expire(served)
+
+    def tick(self, now: float) -> None:
+        """Let time pass: close what has waited too long. Call it every second or so."""
+        for served in list(self.served.values()):
+            if served.parked_at is not None and now - served.parked_at >= self.limits.grace_s:
+                self._expire(served)
+        for pending in [p for p in self.requests.values() if now >= p.deadline]:
+            self._give_up(pending, 504 if pending.sent else 503)
+
+    def stop(self) -> None:
+        """The server stops: every client is told to go, and may come back."""
+        for record in list(self.records.values()):
+            if record.gone is None:
+                record.socket.close(closing.GOING_AWAY, "Server is shutting down")
+        for pending in list(self.requests.values()):
+            self._give_up(pending, 503)
+
+    def _give_up(self, pending: PendingRequest, status: int) -> None:
+        text = "The agent did not answer in time" if status == 504 else "The agent is away"
+        self.abandon(pending)
+        pending.answer({"status": status, "error": text}, b"")
+
+    def _records_of(self, host: HostPort) -> list[ConnectionRecord]:
+        return [
+            record
+            for served in self.served.values()
+            if served.host is host
+            for record in served.records.values()
+        ]
+
+    # -- serving, parking, resuming ------------------------------------------------------------
+
+    def _serve(self, host: HostPort, number: int, payload: bytes) -> None:
+        wish = unpack_object(payload)
+        agent = str(wish["agent"])
+        spellings = tuple(str(s) for s in wish["spellings"])
+        refusal = self._clash(host, agent, str(wish["class"]), spellings, bool(wish.get("takeover")))
+        if refusal is not None:
+            host.send(Kind.SERVED, number, pack_object({"agent": agent, "error": refusal}))
+            return
+        served = self._install(host, agent, wish, spellings)
+        host.send(Kind.SERVED, number, pack_object({"agent": agent}))
+        self._event("serve", {"agent": agent, "where": served.where, "class": served.class_name})
+        self._resume(served, host)
+
+    def _clash(
+        self, host: HostPort, agent: str, class_name: str, spellings: tuple[str, ...], takeover: bool
+    ) -> str | None:
+        for spelling in spellings:
+            other = self.served.get(self._spellings.get(spelling, ""))
+            if other is None or (other.agent == agent and other.host in (host, None)):
+                continue
+            if other.agent != agent:
+                return (
+                    f"{class_name} and {other.class_name} (served by {other.where}) meet at "
+                    f'agents/{spelling}; give one of them another address with slug="…"'
+                )
+            if not takeover:
+                return (
+                    f"{class_name} is served already, by {other.where}; stop it there, "
+                    "or pass takeover=True to take it over with its connections"
+                )
+        return None
+
+    def _install(
+        self, host: HostPort, agent: str, wish: dict[str, Any], spellings: tuple[str, ...]
+    ) -> Served:
+        served = self.served.get(agent)
+        if served is None:
+            served = Served(agent, str(wish["class"]), spellings, None, dict(host.about))
+            self.served[agent] = served
+        elif served.host not in (None, host):
+            served.host.send(Kind.TAKEN, 0, pack_object({"agent": agent}))  # type: ignore[union-attr]
+            self._detach(served)
+        for spelling in served.spellings:
+            self._spellings.pop(spelling, None)
+        served.class_name, served.spellings = str(wish["class"]), spellings
+        served.about, served.options = dict(host.about), dict(wish.get("options") or {})
+        self._spellings.update(dict.fromkeys(spellings, agent))
+        return served
+
+    def _resume(self, served: Served, host: HostPort) -> None:
+        was_parked = served.host is None
+        served.host, served.parked_at = host, None
+        if not was_parked:
+            return
+        served.instances.clear()
+        for record in list(served.records.values()):
+            self._hand_over(record, host, resumed=bool(record.attached.get("accepted")))
+        waiting, served.waiting = served.waiting, []
+        for pending in waiting:
+            self._dispatch(pending, host)
+        if served.records:
+            self._event("resume", {"agent": served.agent, "connections": len(served.records)})
+
+    def _hand_over(self, record: ConnectionRecord, host: HostPort, *, resumed: bool) -> None:
+        record.host = host
+        host.send(Kind.OPEN, record.number, pack_object(record.opening(resumed=resumed)))
+        for kind, payload in record.waiting:
+            host.send(kind, record.number, payload)
+        self._stop_waiting(record)
+        if record.gone is not None:
+            self._gone_parked -= 1
+            self._say_closed(record, host)
+            self._forget(record)
+        elif host.full:
+            record.socket.pause()
+
+    def _park(self, served: Served, now: float) -> None:
+        self._detach(served)
+        served.parked_at = now
+        for pending in [p for p in self.requests.values() if p.served is served and p.sent]:
+            self._give_up(pending, 503)
+        self._event("park", {"agent": served.agent, "connections": len(served.records)})
+
+    def _detach(self, served: Served) -> None:
+        served.host = None
+        for record in list(served.records.values()):
+            record.host = None
+            record.held = False
+            if not record.attached.get("accepted"):
+                record.attached = {}
+            record.socket.resume()
+
+    def _expire(self, served: Served) -> None:
+        self._drop(served, closing.SERVICE_RESTART, "The agent's kernel is gone")
+
+    def _withdraw(self, host: HostPort, number: int, payload: bytes) -> None:
+        wish = unpack_object(payload)
+        served = self.served.get(str(wish["agent"]))
+        if served is not None and served.host is host:
+            self._drop(served, closing.GOING_AWAY, str(wish.get("reason", "The agent was stopped")))
+
+    def _drop(self, served: Served, code: int, reason: str) -> None:
+        del self.served[served.agent]
+        for spelling in served.spellings:
+            self._spellings.pop(spelling, None)
+        for record in list(served.records.values()):
+            if record.gone is None:
+                record.socket.close(code, reason)
+            else:
+                self._gone_parked -= 1
+                self._forget(record)
+        for pending in [p for p in self.requests.values() if p.served is served]:
+            self._give_up(pending, 503)
+        self._event("withdraw", {"agent": served.agent, "code": code})
+
+    def _instance(self, host: HostPort, number: int, payload: bytes) -> None:
+        word = unpack_object(payload)
+        served = self.served.get(str(word["agent"]))
+        if served is None or served.host is not host:
+            return
+        if word["state"] == "gone":
+            served.instances.pop(str(word["name"]), None)
+        else:
+            served.instances[str(word["name"])] = str(word["state"])
+        self._event("instance", {key: str(word[key]) for key in ("agent", "name", "state")})
+
+    # -- from a host to its sockets ------------------------------------------------------------
+
+    def _own(self, host: HostPort, number: int) -> ConnectionRecord | None:
+        record = self.records.get(number)
+        return record if record is not None and record.host is host else None
+
+    def _text(self, host: HostPort, number: int, payload: bytes) -> None:
+        record = self.records.get(number)
+        if record is not None and record.host is host:
+            record.socket.send(self._wrap(payload, False, False))
+
+    def _binary(self, host: HostPort, number: int, payload: bytes) -> None:
+        record = self.records.get(number)
+        if record is not None and record.host is host:
+            record.socket.send(self._wrap(payload, True, False))
+
+    def _text_many(self, host: HostPort, number: int, payload: bytes) -> None:
+        self._fan_out(host, number, payload, binary=False, replaceable=False)
+
+    def _binary_many(self, host: HostPort, number: int, payload: bytes) -> None:
+        self._fan_out(host, number, payload, binary=True, replaceable=False)
+
+    def _state_many(self, host: HostPort, number: int, payload: bytes) -> None:
+        self._fan_out(host, number, payload, binary=False, replaceable=True)
+
+    def _fan_out(
+        self, host: HostPort, recipients: int, payload: bytes, *, binary: bool, replaceable: bool
+    ) -> None:
+        numbers = struct.unpack_from(f"<{recipients}I", payload)
+        message = self._wrap(payload[4 * recipients :], binary, replaceable)
+        records = self.records
+        for number in numbers:
+            record = records.get(number)
+            if record is not None and record.host is host:
+                record.socket.send(message)
+
+    def _close(self, host: HostPort, number: int, payload: bytes) -> None:
+        record = self._own(host, number)
+        if record is not None:
+            code = _CLOSE.unpack_from(payload)[0]
+            record.socket.close(code, payload[2:].decode("utf-8", "replace"))
+
+    def _attach(self, host: HostPort, number: int, payload: bytes) -> None:
+        record = self._own(host, number)
+        if record is not None:
+            record.attached.update(unpack_object(payload))
+
+    def _hold(self, host: HostPort, number: int, payload: bytes) -> None:
+        record = self._own(host, number)
+        if record is not None:
+            record.held = True
+            record.socket.pause()
+
+    def _release(self, host: HostPort, number: int, payload: bytes) -> None:
+        record = self._own(host, number)
+        if record is not None:
+            record.held = False
+            if not host.full:
+                record.socket.resume()
+
+    def _response(self, host: HostPort, number: int, payload: bytes) -> None:
+        about, body = unpack_with_object(payload)
+        self._answered(host, number, about, body)
+
+    def _answer(self, host: HostPort, number: int, payload: bytes) -> None:
+        self._answered(host, number, unpack_object(payload), b"")
+
+    def _answered(self, host: HostPort, number: int, about: dict[str, Any], body: bytes) -> None:
+        pending = self.requests.get(number)
+        if pending is None or pending.served.host is not host:
+            return
+        del self.requests[number]
+        pending.answer(about, body)
+
+
+def _facts(record: ConnectionRecord) -> dict[str, Any]:
+    return {"agent": record.agent, "name": record.name, "id": record.id}
