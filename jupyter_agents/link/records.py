@@ -80,7 +80,7 @@ class ConnectionRecord:
 
     number: int
     id: str
-    agent: str
+    served: Served
     name: str
     socket: Socket
     info: Mapping[str, Any]
@@ -94,6 +94,11 @@ class ConnectionRecord:
     held: bool = False
     gone: tuple[int, str, bool] | None = None
     """``(code, reason, was_clean)`` once the socket is closed."""
+
+    @property
+    def agent(self) -> str:
+        """The agent's canonical spelling."""
+        return self.served.agent
 
     def opening(self, *, resumed: bool) -> dict[str, Any]:
         """The object of an OPEN frame."""

@@ -173,7 +173,7 @@ class Relay:
     ) -> ConnectionRecord:
         """Take in a socket that has just opened; returns its record, attached or parked."""
         record = ConnectionRecord(
-            self._number(), connection_id, served.agent, name, socket, info, now
+            self._number(), connection_id, served, name, socket, info, now
         )
         if self.served.get(served.agent) is not served or self._is_crowded():
             socket.close(closing.TRY_AGAIN_LATER, "Try again later")
@@ -221,13 +221,16 @@ class Relay:
         if record.host is not None:
             self._say_closed(record, record.host)
             self._forget(record)
-        elif not record.attached.get("accepted") or not self._may_owe():
-            self._forget(record)
-        else:
+        elif record.attached.get("accepted") and self._may_owe(record.served):
             self._gone_parked += 1
+        else:
+            self._forget(record)
 
-    def _may_owe(self) -> bool:
-        return self._gone_parked < self.limits.max_parked_gone
+    def _may_owe(self, served: Served) -> bool:
+        return (
+            self.served.get(served.agent) is served
+            and self._gone_parked < self.limits.max_parked_gone
+        )
 
     def _wait(self, record: ConnectionRecord, kind: int, payload: bytes) -> None:
         if record.gone is not None or record.number not in self.records:
@@ -252,9 +255,7 @@ class Relay:
     def _forget(self, record: ConnectionRecord) -> None:
         self.records.pop(record.number, None)
         self._stop_waiting(record)
-        served = self.served.get(record.agent)
-        if served is not None:
-            served.records.pop(record.number, None)
+        record.served.records.pop(record.number, None)
 
     def _stop_waiting(self, record: ConnectionRecord) -> None:
         self._waiting_bytes -= record.waiting_bytes
