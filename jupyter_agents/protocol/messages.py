@@ -216,12 +216,7 @@ def rpc_error(call_id: str, text: str, data: object = None) -> bytes:
 def rpc_call(
     call_id: str, method: str, args: Sequence[object] = (), deadline_ms: float | None = None
 ) -> bytes:
-    """Return the frame that calls a method.
-
-    Raises
-    ------
-    TypeError
-        When JSON cannot carry the arguments.
+    """Return the frame that calls a method; TypeError when JSON cannot carry the arguments.
 
     Wire
     ----
@@ -382,10 +377,6 @@ def read_server_frame(text: str) -> ServerFrame | None:
     ServerFrame or None
         None when the frame is the agent's own message to the client's author, or one of ours
         that misses a field. That is not an error.
-
-    Thread
-    ------
-    Any; pure.
     """
     frame = _our_object(text)
     if frame is None:
