@@ -1,8 +1,9 @@
 """Puts the built JupyterLab side bar into the wheel, and never stands in the way of an install.
 
-Assets there: ship them. npm there: build them (about 20 s). Neither: install everything but the side bar and
-say so. ``JUPYTER_AGENTS_SKIP_LABEXTENSION=1`` skips the build, ``JUPYTER_AGENTS_REQUIRE_LABEXTENSION=1`` makes a
-missing side bar an error; an sdist always requires it, as it is what releases are made of.
+Assets there: ship them. npm there: build them (about 20 s). Neither: install everything but the
+side bar and say so. ``JUPYTER_AGENTS_SKIP_LABEXTENSION=1`` skips the build,
+``JUPYTER_AGENTS_REQUIRE_LABEXTENSION=1`` makes a missing side bar an error; an sdist always
+requires it, as it is what releases are made of.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class LabExtensionHook(BuildHookInterface):
     """The custom build hook that ``pyproject.toml`` names."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Build the side bar if that is possible and needed, and list it among the wheel's data files."""
+        """Build the side bar if possible and needed, and list it among the wheel's data files."""
         assets = Path(self.root, "jupyter_agents", "labextension")
         if not (assets / "package.json").is_file() and not _is_set("SKIP_LABEXTENSION"):
             self._build()
