@@ -1,24 +1,70 @@
-"""Methods that clients may call. (Skeleton: signatures stand, bodies follow.)"""
+"""Methods that clients may call: marked, described, bound to their arguments, and run.
+
+Promises that no body runs before its arguments fit, and that every call is answered once. Must not
+know frames or sockets: a `Reply` carries the answer. `protocol.agent_side` reads the calls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from dataclasses import dataclass
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+import asyncio
+import dataclasses
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from contextlib import closing
+from types import GeneratorType
+from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
-from jupyter_agents.protocol.messages import MISSING
+from jupyter_agents.protocol.arguments import (
+    ArgumentError,
+    Arguments,
+    form_field,
+    signature_of,
+    signature_text,
+)
+from jupyter_agents.protocol.closing import rpc_text
+from jupyter_agents.protocol.messages import METHOD_MISSING, METHOD_NOT_CALLABLE, MISSING
 
-P = ParamSpec("P")
-R = TypeVar("R")
+__all__ = [
+    "CallRefused",
+    "CallableMetadata",
+    "Reply",
+    "Sent",
+    "StreamingResponse",
+    "belongs_to_base",
+    "callable_method",
+    "get_callable_methods",
+    "is_callable_method",
+    "run_call",
+    "start_call",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Failure = BaseException | None
+
+_MARK = "__callable_method__"
+_TURN_S = 0.005  # how long a stream may keep the loop before others get a turn
 
 
-@dataclass(frozen=True)
+# ── Marking and describing ───────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
 class CallableMetadata:
-    """What is known of one callable method, all of it JSON-able.
+    """What is known of one callable method; all of it is JSON-able.
 
-    `parameters`: one dict per parameter that a caller gives, with ``name``, ``type`` ("bool", "int", "float", "str",
-    "enum" or "json"), ``required``, and where they apply ``default``, ``choices``, ``min``, ``max``, ``nullable``,
-    ``variadic``, ``doc``.
+    Attributes
+    ----------
+    name : str
+        As clients call it.
+    description : str
+        As given, or the docstring's first line.
+    streaming : bool
+        Whether it answers in chunks.
+    signature : str
+        For people; without ``self`` and the stream.
+    parameters : tuple of dict
+        For forms, one per argument; see `protocol.arguments.form_field`.
     """
 
     name: str
@@ -28,79 +74,233 @@ class CallableMetadata:
     parameters: tuple[dict[str, Any], ...]
 
 
-class CallRefused(TypeError):
-    """The caller's fault: no such method, or arguments that do not fit. Nothing of the author's has run."""
-
-
-class Reply(Protocol):
-    """One call's way back. Each returns False when the connection is gone or the call is over.
-
-    `chunk` and `done` raise TypeError, having sent nothing, when JSON cannot carry the value.
-    """
-
-    def chunk(self, value: Any) -> bool: ...
-    def done(self, value: Any = MISSING) -> bool: ...
-    def fail(self, text: str, data: Any = None) -> bool: ...
-    async def drain(self) -> None: ...
-
-
-class Sent(Awaitable[bool]):
-    """Whether a chunk went out: true or false, and awaitable (waits until the client keeps up)."""
-
-    def __bool__(self) -> bool:
-        raise NotImplementedError
-
-    def __await__(self) -> Generator[Any, None, bool]:
-        raise NotImplementedError
-
-
-class StreamingResponse:
-    """Sends the parts of a streaming method's answer; made by the host per call: ``StreamingResponse(reply)``."""
-
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing more can be sent."""
-        raise NotImplementedError
-
-    def send(self, chunk: Any) -> Sent:
-        """Send one chunk; `await` it to wait for a slow client."""
-        raise NotImplementedError
-
-    def end(self, final: Any = MISSING) -> bool:
-        """End the stream, with a final value if one is given."""
-        raise NotImplementedError
-
-    def error(self, message: str) -> bool:
-        """End the stream with an error."""
-        raise NotImplementedError
-
-
 @overload
-def callable_method(method: Callable[P, R], /) -> Callable[P, R]: ...
+def callable_method(method: F, /) -> F: ...
 @overload
 def callable_method(
     *, description: str | None = None, streaming: bool | None = None
-) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+) -> Callable[[F], F]: ...
 def callable_method(
-    method: Callable[..., Any] | None = None,
-    /,
-    *,
-    description: str | None = None,
-    streaming: bool | None = None,
+    method: Any = None, /, *, description: str | None = None, streaming: bool | None = None
 ) -> Any:
-    """Let clients call a method of an Agent."""
-    raise NotImplementedError
+    """Let clients call a method of an Agent, by its name and with JSON arguments.
+
+    Parameters
+    ----------
+    description : str, optional
+        For people and tools; otherwise the docstring's first line.
+    streaming : bool, optional
+        True passes a `StreamingResponse` as the first argument. Not needed where that is
+        annotated, nor for generators: what they yield are the chunks.
+
+    Notes
+    -----
+    Arguments are checked and converted by their annotations before the body runs: numbers, text,
+    enums, dataclasses, ``datetime``, ``msgspec.Struct``, typed containers,
+    ``Annotated[int, msgspec.Meta(ge=0)]``. What is not annotated, or with a type that JSON knows
+    nothing of, arrives as decoded.
+
+    Wire
+    ----
+    ``{"type": "rpc", "id": str, "method": str, "args": list}``; the SDK's ``@callable()``.
+    """
+    if method is None:
+        return lambda found: _mark(found, description, streaming)
+    return _mark(method, description, streaming)
+
+
+def _mark(method: F, description: str | None, streaming: bool | None) -> F:
+    function = _function_of(method)
+    if isinstance(function, type) or not callable(function):
+        raise TypeError(f"callable_method marks methods, not {method!r}; give texts by name")
+    setattr(function, _MARK, _Mark(description, streaming))
+    return method
+
+
+@dataclasses.dataclass(slots=True)
+class _Mark:
+    """What `callable_method` leaves on a function."""
+
+    description: str | None
+    streaming: bool | None
+    plan: _Plan | None = None
 
 
 def get_callable_methods(cls: type) -> dict[str, CallableMetadata]:
-    """Name → metadata of every callable method of a class, inherited ones included."""
-    raise NotImplementedError
+    """Return name → metadata of what clients may call on instances of `cls`.
+
+    Inherited methods count, and the nearest override decides: one that is not marked takes the
+    method away.
+    """
+    found = {}
+    for name in dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base)):
+        try:
+            plan = _find(cls, name)
+        except CallRefused:
+            continue
+        found[name] = dataclasses.replace(plan.metadata, name=name)
+    return found
 
 
-Failure = BaseException | None
+def is_callable_method(attribute: object) -> bool:
+    """Whether a class attribute is marked by `callable_method`."""
+    return isinstance(getattr(_function_of(attribute), _MARK, None), _Mark)
+
+
+def belongs_to_base(cls: type, name: str) -> bool:
+    """Whether `name` is the framework's own (of Agent, HasTraits or object), overridden or not."""
+    return any(name in vars(base) for base in cls.__mro__ if _is_framework(base))
+
+
+def _is_framework(cls: type) -> bool:
+    return cls.__module__.startswith(("jupyter_agents.host.", "traitlets.")) or cls is object
+
+
+def _function_of(attribute: Any) -> Any:
+    return attribute.__func__ if isinstance(attribute, (staticmethod, classmethod)) else attribute
+
+
+# ── Planning the calls of a method ───────────────────────────────────────────────────────
+
+
+class CallRefused(TypeError):  # noqa: N818  # named as its cousins in errors
+    """The caller's fault: no such method, or arguments that do not fit. The body has not run."""
+
+
+class _Plan(NamedTuple):
+    """How calls of one method go; made once per function, at its first use."""
+
+    metadata: CallableMetadata
+    takes_stream: bool
+    arguments: Arguments
+
+
+def _find(cls: type, name: str) -> _Plan:
+    """Return the plan of a marked method, or refuse in the SDK's words."""
+    if name.startswith("_") or belongs_to_base(cls, name):
+        raise CallRefused(METHOD_MISSING.format(name))
+    attribute = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+    function = _function_of(attribute)
+    if not callable(function):
+        raise CallRefused(METHOD_MISSING.format(name))
+    mark = getattr(function, _MARK, None)
+    if not isinstance(mark, _Mark):
+        raise CallRefused(METHOD_NOT_CALLABLE.format(name))
+    if mark.plan is None:
+        mark.plan = _plan(function, mark, has_self=not isinstance(attribute, staticmethod))
+    return mark.plan
+
+
+def _plan(function: Callable[..., Any], mark: _Mark, *, has_self: bool) -> _Plan:
+    target, signature = inspect.unwrap(function), signature_of(function)
+    given = list(signature.parameters.values())[has_self:]
+    generates = inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target)
+    takes_stream = bool(given) and (
+        given[0].annotation in (StreamingResponse, "StreamingResponse")
+        or bool(mark.streaming and not generates)
+    )
+    given = given[takes_stream:]
+    metadata = CallableMetadata(
+        function.__name__,
+        mark.description or (inspect.getdoc(target) or "").partition("\n")[0],
+        takes_stream or generates or bool(mark.streaming),
+        signature_text(given, signature.return_annotation),
+        tuple(form_field(p) for p in given if p.kind <= p.VAR_POSITIONAL),
+    )
+    return _Plan(metadata, takes_stream, Arguments.of(given))
+
+
+# ── Answering ────────────────────────────────────────────────────────────────────────────
+
+
+class Reply(Protocol):
+    """One call's way back; what is false afterwards did not go out: client gone, or call over.
+
+    They raise TypeError, having sent nothing, when JSON cannot carry a value.
+    """
+
+    def chunk(self, value: Any) -> bool:
+        """Send one part of a stream."""
+        ...
+
+    def done(self, value: Any = MISSING) -> bool:
+        """Answer, and end the call."""
+        ...
+
+    def fail(self, text: str, data: Any = None) -> bool:
+        """Answer with an error, and end the call."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait while the client is slower than the stream; at once when it is gone."""
+        ...
+
+
+class Sent(Awaitable[bool]):
+    """Whether a chunk went out, as a truth value; `await` it to wait for a slow client first."""
+
+    __slots__ = ("_ok", "_reply")
+
+    def __init__(self, ok: bool, reply: Reply) -> None:
+        self._ok = ok
+        self._reply = reply
+
+    def __bool__(self) -> bool:
+        return self._ok
+
+    def __await__(self) -> Generator[Any, None, bool]:
+        if self._ok:
+            yield from self._reply.drain().__await__()
+        return self._ok
+
+    def __repr__(self) -> str:
+        return f"<Sent {self._ok}>"
+
+
+class StreamingResponse:
+    """The way back of a streaming method, passed as its first argument.
+
+    A method that returns without `end` ends the stream; what it returns is then the final value.
+
+    Wire
+    ----
+    Chunks are ``{"type": "rpc", "id": str, "success": true, "result": any, "done": false}``, the
+    end has ``"done": true`` and no ``result`` without a final value.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._is_open = True
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more can be sent: ended, or the client is known to be gone."""
+        return not self._is_open
+
+    def send(self, chunk: Any) -> Sent:
+        """Send one chunk; false when closed. TypeError for what JSON cannot carry."""
+        if self._is_open:
+            self._is_open = self._reply.chunk(chunk)
+        return Sent(self._is_open, self._reply)
+
+    def end(self, final: Any = MISSING) -> bool:
+        """End the stream, with a final value if one is given; False when it was closed already."""
+        if not self._is_open:
+            return False
+        sent = self._reply.done(final)
+        self._is_open = False
+        return sent
+
+    def error(self, message: str, data: Any = None) -> bool:
+        """End the stream with an error; False when it was closed already."""
+        if not self._is_open:
+            return False
+        sent = self._reply.fail(str(message), data)
+        self._is_open = False
+        return sent
+
+
+# ── Running ──────────────────────────────────────────────────────────────────────────────
 
 
 def start_call(
@@ -111,20 +311,94 @@ def start_call(
     Returns
     -------
     None
-        The call is answered.
+        It is answered.
     BaseException
-        The call is answered with an error: this one, for the log. `CallRefused` when it is the caller's fault.
+        It is answered with this error, which is for the log; `CallRefused` is the caller's fault.
     Coroutine
-        The rest of the call, for a task; it returns the error or None, and raises nothing but CancelledError.
+        The rest of it, for a task: returns the error or None, raises nothing but CancelledError.
+
+    Thread
+    ------
+    The agents' thread, with the call's context set.
     """
-    raise NotImplementedError
+    stream = StreamingResponse(reply)
+    try:
+        plan = _find(type(agent), method)
+        values = _bound(plan, method, args)
+        run = getattr(agent, method)
+        value = run(stream, *values) if plan.takes_stream else run(*values)
+        if isinstance(value, (Awaitable, AsyncIterator, GeneratorType)):
+            return _finish(value, stream)
+        _answer(value, stream)
+    except BaseException as error:  # a method that calls sys.exit() ends its call, not the thread
+        return _fail(error, stream)
+    return None
+
+
+def _bound(plan: _Plan, method: str, args: list[Any]) -> list[Any]:
+    try:
+        return plan.arguments.bind(method, args)
+    except ArgumentError as error:
+        raise CallRefused(str(error)) from None
 
 
 async def run_call(agent: Any, method: str, args: list[Any], reply: Reply) -> Failure:
-    """Run a whole call; return the error it was answered with, or None. Raises nothing but CancelledError."""
-    raise NotImplementedError
+    """Run a whole call; return what `start_call` and its coroutine say."""
+    outcome = start_call(agent, method, args, reply)
+    return await outcome if isinstance(outcome, Coroutine) else outcome
 
 
-def belongs_to_base(cls: type, name: str) -> bool:
-    """Whether a name is the framework's own (Agent, Stateful, HasTraits, object), even if the author overrides it."""
-    raise NotImplementedError
+async def _finish(value: Any, stream: StreamingResponse) -> Failure:
+    try:
+        if isinstance(value, Awaitable):
+            value = await value
+        if isinstance(value, GeneratorType):
+            value = _each(value)
+        if isinstance(value, AsyncIterator):
+            await _send_all(value, stream)
+            value = None
+        _answer(value, stream)
+    except (asyncio.CancelledError, GeneratorExit) as error:
+        _fail(error, stream)
+        raise
+    except BaseException as error:
+        return _fail(error, stream)
+    return None
+
+
+async def _each(items: Generator[Any, Any, Any]) -> AsyncIterator[Any]:
+    with closing(items):
+        for item in items:
+            yield item
+
+
+async def _send_all(items: AsyncIterator[Any], stream: StreamingResponse) -> None:
+    """Send what a generator yields; close it when the client is gone, as nobody reads on."""
+    turn_ends = time.monotonic() + _TURN_S
+    try:
+        async for item in items:
+            if not await stream.send(item):
+                return
+            if time.monotonic() > turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = time.monotonic() + _TURN_S
+    finally:
+        if hasattr(items, "aclose"):
+            await items.aclose()
+
+
+def _answer(value: Any, stream: StreamingResponse) -> None:
+    stream.end(MISSING if value is None else value)
+
+
+def _fail(error: BaseException, stream: StreamingResponse) -> BaseException:
+    """Answer with an error, unless the call is answered already; return it for the log."""
+    if isinstance(error, asyncio.CancelledError):
+        stream.error("Call cancelled")
+        return error
+    text, data = rpc_text(error)
+    try:
+        stream.error(text, data)
+    except TypeError:  # data that JSON cannot carry is no reason to leave the caller waiting
+        stream.error(text)
+    return error

@@ -1,7 +1,7 @@
 """Where instances are kept between kernels: one SQLite file for all agents, or memory.
 
-Promises that `commit` writes everything saved since the last one, or nothing. Must not know what a state means: it
-takes and gives JSON as bytes. `state` decides what is saved, `instance` when.
+Promises that `commit` writes everything saved since the last one, or nothing. Must not know what
+a state means: it takes and gives JSON as bytes. `state` decides what is saved, `instance` when.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from jupyter_core.paths import jupyter_data_dir
 
 from jupyter_agents.errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "MemoryStorage",
@@ -33,7 +35,8 @@ Key = tuple[str, str]
 class StoredInstance(NamedTuple):
     """What is kept of one instance; all empty when nothing is.
 
-    `state_json` and `private_json` are UTF-8 JSON or None (never set), `version` counts the changes of the state.
+    `state_json` and `private_json` are UTF-8 JSON or None (never set), `version` counts the
+    changes of the state.
     """
 
     state_json: bytes | None = None
@@ -44,7 +47,7 @@ class StoredInstance(NamedTuple):
 class Storage(Protocol):
     """Keeps instances by agent (the class's name on the URL) and instance name.
 
-    Any method may raise `StateError`, whose sentence says what is wrong with the disk and what to do.
+    Any method may raise `StateError`; its sentence says what is wrong and what to do.
 
     Thread
     ------
@@ -81,7 +84,7 @@ class Storage(Protocol):
 
 
 def default_path() -> Path:
-    """Return the file in Jupyter's data directory that keeps every agent unless `serve` says otherwise."""
+    """Return the file in Jupyter's data directory that keeps agents by default."""
     return Path(jupyter_data_dir(), "jupyter_agents", "agents.sqlite3")
 
 
@@ -91,8 +94,8 @@ def open_storage(where: str | os.PathLike[str] | Storage | None = None) -> Stora
     Parameters
     ----------
     where : str or path or Storage, optional
-        ``"memory"`` forgets with the kernel, a path is an SQLite file (made on first use), None is `default_path`,
-        and any object with the methods of `Storage` is taken as it is.
+        ``"memory"`` forgets with the kernel, a path is an SQLite file (made on first use), None is
+        `default_path`, and any object with the methods of `Storage` is taken as it is.
     """
     if where is None:
         return SqliteStorage(default_path())
@@ -143,7 +146,8 @@ class MemoryStorage:
             self._rows[key] = row
 
 
-# Each entry brings the schema from its index to the next version. Append only: files of every age are out there.
+# Each entry brings the schema from its index to the next version. Append only: files of every age
+# are out there.
 _MIGRATIONS = (
     """
     CREATE TABLE instances (
@@ -157,10 +161,11 @@ _MIGRATIONS = (
     """,
 )
 
-# JSON is kept as TEXT so that SQLite's own JSON functions and people can read it, but handed out as the bytes it
-# is: a file may be damaged, and then it is not even UTF-8.
+# JSON is kept as TEXT so that SQLite's own JSON functions and people can read it, but handed out
+# as the bytes it is: a file may be damaged, and then it is not even UTF-8.
 _LOAD = """
-    SELECT CAST(state AS BLOB), version, CAST(private AS BLOB) FROM instances WHERE agent = ? AND name = ?
+    SELECT CAST(state AS BLOB), version, CAST(private AS BLOB)
+    FROM instances WHERE agent = ? AND name = ?
 """
 _SAVE_STATE = """
     INSERT INTO instances (agent, name, state, version) VALUES (?, ?, CAST(? AS TEXT), ?)
@@ -181,19 +186,21 @@ class SqliteStorage:
     Parameters
     ----------
     path : str or path
-        The file; it and its folder are made on first use, readable by their owner only. An existing file keeps its
-        mode.
+        The file; it and its folder are made on first use, readable by their owner only. An
+        existing file keeps its mode.
     busy_s : float
-        How long to wait for another process that writes, in seconds. The agents' thread stands still meanwhile.
+        How long to wait for another process that writes, in seconds. The agents' thread stands
+        still meanwhile.
     retry_s : float
-        After a commit has failed, how long further ones fail at once, so that a full or locked disk does not stop
-        the agents' thread at every turn. Nothing is lost: what was saved stays in memory and is committed later.
+        After a commit has failed, how long further ones fail at once, so that a full or locked
+        disk does not stop the agents' thread at every turn. Nothing is lost: what was saved stays
+        in memory and is committed later.
 
     Notes
     -----
-    Saves are gathered, one per instance however often it changed, and written by `commit` in one transaction.
-    WAL with ``synchronous=NORMAL``: a crash of the process loses nothing, a power cut may lose the last commits,
-    and the file stays whole in both.
+    Saves are gathered, one per instance however often it changed, and written by `commit` in one
+    transaction. WAL with ``synchronous=NORMAL``: a crash of the process loses nothing, a power cut
+    may lose the last commits, and the file stays whole in both.
 
     Thread
     ------
@@ -209,7 +216,7 @@ class SqliteStorage:
         self._connection: sqlite3.Connection | None = None
         self._states: dict[Key, tuple[bytes | None, int]] = {}
         self._privates: dict[Key, bytes | None] = {}
-        self._failed: StateError | None = None
+        self._failed = ""
         self._retry_at = 0.0
 
     def load(self, agent: str, name: str) -> StoredInstance:
@@ -247,37 +254,42 @@ class SqliteStorage:
         return sorted(kept | {name for name in touched if _is_kept(self.load(agent, name))})
 
     def commit(self) -> None:
-        """Write everything saved since the last commit in one transaction; free when there is nothing.
+        """Write everything saved since the last commit in one transaction; free without any.
 
         Raises
         ------
         StateError
-            When the disk is full, locked, read-only or damaged. The file is as before, and what was saved stays in
-            memory for a later commit.
+            When the disk is full, locked, read-only or damaged. The file is as before, and what
+            was saved stays in memory for a later commit.
         """
         if not self._states and not self._privates:
             return
         if self._failed and time.monotonic() < self._retry_at:
-            raise self._failed
+            raise StateError(self._failed)
         try:
             self._write()
         except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
+            self._drop_connection()
             self._failed = self._explain("written", error)
             self._retry_at = time.monotonic() + self._retry_s
-            raise self._failed from error
-        self._failed = None
+            raise StateError(self._failed) from error
+        self._failed = ""
         self._states.clear()
         self._privates.clear()
 
     def close(self) -> None:
-        """Commit and close the file; the next use opens it again. Closes even when the commit fails."""
+        """Commit and close the file, which the next use opens again; closes in any case."""
         self._retry_at = 0.0
         try:
             self.commit()
         finally:
-            connection, self._connection = self._connection, None
-            if connection:
-                connection.close()
+            self._drop_connection()
+
+    def _drop_connection(self) -> None:
+        """Close the file, so that the next use finds one that was repaired meanwhile."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _write(self) -> None:
         connection = self._connect()
@@ -288,7 +300,7 @@ class SqliteStorage:
             connection.executemany(_DROP_EMPTY, self._emptied())
             connection.execute("COMMIT")
         except BaseException:
-            with suppress(sqlite3.Error):  # SQLite may have rolled back already, as when the disk is full
+            with suppress(sqlite3.Error):  # SQLite does it by itself when the disk is full
                 connection.execute("ROLLBACK")
             raise
 
@@ -297,11 +309,12 @@ class SqliteStorage:
             k for k, json in self._privates.items() if json is None
         }
 
-    def _rows(self, sql: str, args: tuple[str, ...]) -> list[tuple[object, ...]]:
+    def _rows(self, sql: str, args: tuple[str, ...]) -> list[Any]:
         try:
             return self._connect().execute(sql, args).fetchall()
         except (sqlite3.Error, OSError, ValueError) as error:
-            raise self._explain("read", error) from error
+            self._drop_connection()
+            raise StateError(self._explain("read", error)) from error
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -315,10 +328,10 @@ class SqliteStorage:
             self._connection = connection
         return self._connection
 
-    def _explain(self, done: str, error: Exception) -> StateError:
-        return StateError(
-            f"The agents' storage {self.path} cannot be {done}: {error}. Free or repair it, or choose another place "
-            'with serve(..., storage=path or "memory")'
+    def _explain(self, done: str, error: Exception) -> str:
+        return (
+            f"The agents' storage {self.path} cannot be {done}: {error}. "
+            'Free or repair it, or choose another place with serve(..., storage=path or "memory")'
         )
 
 
@@ -327,14 +340,15 @@ def _is_kept(row: StoredInstance) -> bool:
 
 
 def _make_file(path: Path) -> None:
-    """Make the file and its folder for their owner alone; SQLite gives the files beside it the same mode."""
+    """Make the file and its folder for their owner alone; SQLite's helpers get the same mode."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    # WAL is refused on read-only files and some network file systems; the older journal is slower, but as safe.
+    # WAL is refused on read-only files and some network file systems; the older journal is slower,
+    # but as safe.
     with suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -359,10 +373,10 @@ def _schema_version(connection: sqlite3.Connection) -> int:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    version = _schema_version(connection)  # again, inside the lock: another process may have been faster
+    version = _schema_version(connection)  # again, under the lock: another process may have won
     if version > len(_MIGRATIONS):
         raise sqlite3.NotSupportedError(
-            f"a newer jupyter_agents wrote it (schema {version}, this one knows {len(_MIGRATIONS)})"
+            f"a newer jupyter_agents wrote it (schema {version}, here {len(_MIGRATIONS)})"
         )
     connection.execute("CREATE TABLE IF NOT EXISTS schema (version INTEGER NOT NULL)")
     for statement in _MIGRATIONS[version:]:
