@@ -7,6 +7,7 @@ import inspect
 import os
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 # Tests count time in milliseconds of a calm machine; a slow one sets the factor.
 MS = 0.001 * float(os.environ.get("JUPYTER_AGENTS_TESTS_TIME_FACTOR", "1"))
+
+MARK_OF_FOLDER = {
+    "browser": "browser",
+    "conformance": "node",
+    "js": "node",
+    "processes": "processes",
+}
 
 # A loop's default executor and the libraries' own pools outlive a test by design.
 LASTING_THREADS = ("asyncio_", "ThreadPoolExecutor", "pytest_timeout", "Tornado resolver", "IO")
@@ -43,6 +51,21 @@ def eventually() -> Callable[[Callable[[], Any]], Awaitable[Any]]:
         return value
 
     return wait
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder, so that a forgotten mark slows nobody's quick run.
+
+    Browser tests come last: while Playwright lives, its loop holds this thread, and no other can.
+    """
+    for item in items:
+        if mark := MARK_OF_FOLDER.get(_folder(item)):
+            item.add_marker(mark)
+    items.sort(key=lambda item: _folder(item) == "browser")
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -30,7 +30,11 @@ LAWS = {
     "errors": Law((), ()),
     "protocol": Law(("errors", "protocol"), ("msgspec",)),
     "link": Law(("errors", "link", "protocol.closing", "protocol.names"), ("msgspec",)),
-    "host": Law(("errors", "protocol", "link", "host"), ("traitlets", "msgspec", "jupyter_core")),
+    "host": Law(
+        ("errors", "protocol", "link", "host", "instance"),
+        ("traitlets", "msgspec", "jupyter_core"),
+    ),
+    "instance": Law(("errors", "protocol", "link", "host", "instance"), ("traitlets", "msgspec")),
     "server": Law(
         ("errors", "link", "server", "protocol.names", "protocol.closing", "protocol.http"),
         ("tornado", "traitlets"),
