@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from msgspec import inspect as shapes
 
-from jupyter_agents.protocol.jsontext import decode, encode
+from jupyter_agents.protocol.values import decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jupyter_agents.protocol import messages
+from jupyter_agents.protocol.values import decode, encode
 
 __all__ = ["Headers", "Request", "Response"]
 
@@ -129,7 +129,7 @@ class Request:
         ValueError
             When it is not JSON.
         """
-        return messages.decode(self.body)
+        return decode(self.body)
 
     def replace(self, **changes: Any) -> Request:
         """Return a request with other fields; `query` and `query_all` take each other along."""
@@ -283,4 +283,4 @@ def _body(value: Any) -> tuple[str, bytes]:
         return _BYTES, bytes(value)
     if isinstance(value, str):
         return _TEXT, value.encode("utf-8", "replace")
-    return _JSON, messages.encode(value)
+    return _JSON, encode(value)

@@ -10,8 +10,7 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from jupyter_agents.protocol.jsontext import decode, encode
-from jupyter_agents.protocol.received import (
+from jupyter_agents.protocol.values import (
     MISSING,
     CallMalformed,
     CallReceived,
@@ -28,6 +27,8 @@ from jupyter_agents.protocol.received import (
     StateSent,
     StateWanted,
     WriteId,
+    decode,
+    encode,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
     "METHOD_NOT_CALLABLE",
     "MISSING",
     "READONLY",
+    "STALE",
     "STATE_REJECTED",
     "CallMalformed",
     "CallReceived",
@@ -76,6 +78,7 @@ METHOD_MISSING = "Method {} does not exist"
 METHOD_NOT_CALLABLE = "Method {} is not callable"
 STATE_REJECTED = "State update rejected"
 READONLY = "Connection is readonly"
+STALE = "State has changed meanwhile"  # ours: a write whose base is not the current version
 
 
 # ── Frames to a client ───────────────────────────────────────────────────────────────────
