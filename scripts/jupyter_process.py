@@ -71,7 +71,7 @@ class JupyterProcess:
 
     def __post_init__(self) -> None:
         self.token = secrets.token_hex(16) if self.token is None else self.token
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         for name in ("config", "data", "runtime", "notebooks", "workspaces", "settings"):
             (self.home / name).mkdir(parents=True, exist_ok=True)
         self._configure()
@@ -244,7 +244,11 @@ def jupyter_process(home: Path, **options: Any) -> Iterator[JupyterProcess]:
         server.stop()
 
 
-def _free_port() -> int:
+def free_port(wanted: int = 0) -> int:
+    """Return the port that was wanted if nobody has it, else one that is free."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
