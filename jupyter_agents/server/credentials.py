@@ -1,0 +1,162 @@
+"""What a client asked, without what it signed in with.
+
+A Jupyter token opens a shell, and an agent is anybody's code: so the token, the login cookies and the XSRF words that
+Jupyter's own sign-in consumed never cross the link. What only looks like them (an application's own ``?token=``)
+stays. Reads Tornado's request; its other half is `protocol.http.Request`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit, urlunsplit
+
+from jupyter_agents.protocol.http import Headers, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from tornado.httputil import HTTPServerRequest
+
+    from jupyter_agents.protocol.names import Address
+
+__all__ = ["Secrets", "is_jupyter_cookie", "presented_tokens", "read_request", "same_text"]
+
+_AUTHORIZATION = re.compile(r"\s*(?:token|bearer)\s+(.+?)\s*", re.IGNORECASE)
+_JUPYTER_COOKIE = re.compile(r"username-.*|jupyterhub-.*|_xsrf", re.IGNORECASE)
+_XSRF_HEADERS = frozenset({"x-xsrftoken", "x-csrftoken"})
+_TELLING_CHARS = 8
+"""A secret shorter than this is looked for as a whole value only: inside other text it would be found everywhere."""
+
+
+def same_text(given: str, secret: str) -> bool:
+    """Compare in a time that does not tell how much of it was right."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode("utf-8", "replace"))
+
+
+def is_jupyter_cookie(name: str, more: Collection[str] = ()) -> bool:
+    """Tell whether a cookie is one of Jupyter's own; `more` are names that this server's settings chose."""
+    return name in more or _JUPYTER_COOKIE.fullmatch(name) is not None
+
+
+def presented_tokens(request: HTTPServerRequest) -> tuple[str, ...]:
+    """List what could be a token in a request: the ``token`` query values and the Authorization header's."""
+    query = parse_qsl(request.query, keep_blank_values=True, errors="replace")
+    found = [value for name, value in query if name == "token" and value]
+    header = _AUTHORIZATION.fullmatch(request.headers.get("Authorization", ""))
+    if header is not None:
+        found.append(header[1])
+    return tuple(found)
+
+
+class Secrets:
+    """The credentials of this server that a request may carry.
+
+    Parameters
+    ----------
+    tokens : collection of str
+        Tokens; empty ones are ignored.
+    cookies : collection of str
+        Names of login cookies beside Jupyter's usual ones.
+    """
+
+    def __init__(self, tokens: Collection[str] = (), cookies: Collection[str] = ()) -> None:
+        self._tokens = tuple({token for token in tokens if token})
+        self._cookies = frozenset(cookies)
+        telling = [token for token in self._tokens if len(token) >= _TELLING_CHARS]
+        self._telling = tuple({*telling, *(quote(token, safe="") for token in telling)})
+
+    def has(self, value: str) -> bool:
+        """Tell whether a value is one of the tokens; every token is compared, in constant time."""
+        return any([same_text(value, token) for token in self._tokens])
+
+    def query(self, query: str) -> str:
+        """Return a query string without the pieces that carry a credential, the others as they were spelled."""
+        return "&".join(piece for piece in query.split("&") if not self._is_telling_pair(piece))
+
+    def url(self, url: str) -> str:
+        """Return a URL without a credential in its query or user part."""
+        parts = urlsplit(url)
+        netloc = parts.netloc.rpartition("@")[2]
+        return urlunsplit(parts._replace(netloc=netloc, query=self.query(parts.query), fragment=""))
+
+    def headers(self, request: HTTPServerRequest) -> Iterator[tuple[str, str]]:
+        """Yield the headers without credentials; one that cannot be cleaned is left out."""
+        for name, value in request.headers.get_all():
+            kept = self._header(name.lower(), value)
+            if kept is not None:
+                yield name, kept
+
+    def cookies(self, header: str) -> str:
+        """Return a Cookie header without Jupyter's cookies; "" when nothing is left."""
+        pieces = [piece.strip() for piece in header.split(";")]
+        return "; ".join(piece for piece in pieces if piece and not self._is_own_cookie(piece))
+
+    def is_own(self, cookie: str) -> bool:
+        """Tell whether a cookie of this name belongs to Jupyter's sign-in."""
+        return is_jupyter_cookie(cookie, self._cookies)
+
+    def _header(self, name: str, value: str) -> str | None:
+        if name in _XSRF_HEADERS:
+            return None
+        if name == "cookie":
+            return self.cookies(value) or None
+        if name == "authorization":
+            given = _AUTHORIZATION.fullmatch(value)
+            if given is not None and self.has(given[1]):
+                return None
+        elif name == "referer":
+            value = self._referer(value)
+        return None if self._is_telling(value) else value
+
+    def _referer(self, value: str) -> str:
+        # A page that was opened with ?token= names it in the Referer of every request it makes.
+        try:
+            return self.url(value)
+        except ValueError:
+            return ""
+
+    def _is_own_cookie(self, piece: str) -> bool:
+        return self.is_own(piece.partition("=")[0].strip())
+
+    def _is_telling_pair(self, piece: str) -> bool:
+        name, _, value = piece.partition("=")
+        plain = unquote_plus(value)
+        return unquote_plus(name) == "_xsrf" or self.has(plain) or self._is_telling(plain)
+
+    def _is_telling(self, text: str) -> bool:
+        return any(token in text for token in self._telling)
+
+
+def read_request(
+    request: HTTPServerRequest,
+    secrets: Secrets,
+    address: Address,
+    tail: str,
+    user: Mapping[str, Any] | None,
+) -> Request:
+    """Return a request as its agent may see it; the body, which crosses the link by itself, is left out."""
+    query = secrets.query(request.query)
+    url = f"{request.protocol}://{request.host}{request.path}"
+    return Request(
+        method=request.method or "GET",
+        url=f"{url}?{query}" if query else url,
+        path=tail,
+        query_all=_query_all(query),
+        headers=Headers(secrets.headers(request)),
+        cookies={
+            name: morsel.value for name, morsel in request.cookies.items() if not secrets.is_own(name)
+        },
+        user=user,
+        agent=address.agent,
+        name=address.name,
+        remote_ip=request.remote_ip or "",
+    )
+
+
+def _query_all(query: str) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True, errors="replace"):
+        found[name] = (*found.get(name, ()), value)
+    return found

@@ -1,0 +1,138 @@
+"""Every limit and time-out of the server, as documented traits.
+
+`AgentsApp` inherits them, so that a configuration file says ``c.AgentsApp.grace_s = 60``; `standalone` makes a plain
+``Limits(grace_s=60)``. docs/limits.md says what happens at each limit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from traitlets import Bool, Float, HasTraits, Int, TraitError, validate
+
+from jupyter_agents.link.records import RelayLimits
+from jupyter_agents.server.websocket import SocketOptions
+
+__all__ = ["Limits"]
+
+_KIB = 1024
+_MIB = 1024 * _KIB
+_FRAME_ROOM_BYTES = 2 * _MIB  # a link frame's own words: 64 KiB of HTTP headers, 4 bytes per recipient
+
+
+class Limits(HasTraits):
+    """What one server bounds. Sizes in bytes, times in seconds."""
+
+    max_message_bytes = Int(
+        32 * _MIB,
+        min=1,
+        help="Longest message a client may send over its WebSocket; a longer one closes it with 1009.",
+    ).tag(config=True)
+    max_http_body_bytes = Int(
+        32 * _MIB, min=0, help="Longest body of an HTTP request to an agent; a longer one gets 413."
+    ).tag(config=True)
+    outbound_bytes = Int(
+        8 * _MIB,
+        min=1,
+        help=(
+            "Bytes that may wait for one slow client. Past it stale state frames are dropped, then "
+            "the client is closed with 1013; nobody else waits for it."
+        ),
+    ).tag(config=True)
+    compression = Bool(
+        False, help="Offer permessage-deflate to clients; saves bytes and costs much time."
+    ).tag(config=True)
+    ping_interval_s = Float(
+        30.0, min=0.0, help="Time between pings to a client; 0 sends none."
+    ).tag(config=True)
+    ping_timeout_s = Float(
+        30.0,
+        min=0.0,
+        help="How long a client may stay silent after a ping before it counts as gone (1006).",
+    ).tag(config=True)
+    close_timeout_s = Float(
+        5.0, min=0.0, help="How long a client may take to answer a close frame (1006)."
+    ).tag(config=True)
+    max_connections = Int(
+        100_000, min=1, help="WebSockets at once; one more is closed with 1013."
+    ).tag(config=True)
+    grace_s = Float(
+        600.0,
+        min=0.0,
+        help="How long connections wait for their kernel to come back; then they are closed with 1012.",
+    ).tag(config=True)
+    waiting_bytes = Int(
+        4 * _MIB,
+        min=0,
+        help="Messages kept for one connection while its kernel is away; past it 1013.",
+    ).tag(config=True)
+    waiting_total_bytes = Int(
+        64 * _MIB,
+        min=0,
+        help="The same for all connections and HTTP requests together; past it 1013, or 503 over HTTP.",
+    ).tag(config=True)
+    request_timeout_s = Float(
+        60.0,
+        min=0.0,
+        help="How long an HTTP request waits for its agent: 504 when it was asked, 503 when it was away.",
+    ).tag(config=True)
+    max_requests = Int(
+        1_000, min=1, help="HTTP requests to agents under way at once; one more gets 503."
+    ).tag(config=True)
+    link_high_bytes = Int(
+        4 * _MIB,
+        min=1,
+        help="Bytes waiting for a busy kernel at which its clients are no longer read.",
+    ).tag(config=True)
+    link_low_bytes = Int(
+        1 * _MIB, min=0, help="Bytes waiting for a busy kernel at which its clients are read again."
+    ).tag(config=True)
+    max_link_frame_bytes = Int(
+        64 * _MIB,
+        min=_FRAME_ROOM_BYTES,
+        help="Longest frame a kernel may send; it bounds what an agent can send in one message.",
+    ).tag(config=True)
+    handshake_timeout_s = Float(
+        5.0, min=0.1, help="How long a kernel may take to prove itself on a new link."
+    ).tag(config=True)
+    max_handshakes = Int(
+        32, min=1, help="Links that have not proved themselves yet; one more is hung up on."
+    ).tag(config=True)
+    stop_timeout_s = Float(
+        2.0,
+        min=0.0,
+        help="How long a stopping server waits for its clients to answer the close frame (1001).",
+    ).tag(config=True)
+
+    @validate("link_low_bytes")
+    def _low_below_high(self, proposal: dict[str, Any]) -> Any:
+        if proposal["value"] > self.link_high_bytes:
+            raise TraitError("link_low_bytes must not be above link_high_bytes")
+        return proposal["value"]
+
+    def relay_limits(self) -> RelayLimits:
+        """What the relay bounds."""
+        return RelayLimits(
+            grace_s=self.grace_s,
+            waiting_bytes=self.waiting_bytes,
+            waiting_total_bytes=self.waiting_total_bytes,
+            request_timeout_s=self.request_timeout_s,
+            max_requests=self.max_requests,
+            max_connections=self.max_connections,
+        )
+
+    def socket_options(self) -> SocketOptions:
+        """What each WebSocket bounds."""
+        return SocketOptions(
+            max_message_bytes=self.max_message_bytes,
+            max_queue_bytes=self.outbound_bytes,
+            close_timeout_s=self.close_timeout_s,
+            ping_interval_s=self.ping_interval_s,
+            ping_timeout_s=self.ping_timeout_s,
+            compression={} if self.compression else None,
+        )
+
+    def frame_bytes(self) -> int:
+        """The longest payload either end of the link has to take."""
+        longest_in = max(self.max_message_bytes, self.max_http_body_bytes)
+        return max(self.max_link_frame_bytes, longest_in + _FRAME_ROOM_BYTES)

@@ -1,0 +1,567 @@
+"""The door that clients knock at: one URL for WebSocket and HTTP, in plain Tornado.
+
+Says who may enter, which agent is meant and what it may know of the request; then hands bytes to the relay and back.
+Never reads a message. `handlers.py` puts Jupyter's sign-in before it; `standalone` uses it as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from html import escape
+from http.client import responses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tornado.web import (
+    HTTPError,
+    RequestHandler,
+    StaticFileHandler,
+    stream_request_body,
+)
+from tornado.websocket import WebSocketHandler
+
+from jupyter_agents.errors import AddressError, AgentNotFound
+from jupyter_agents.link.relay import Relay
+from jupyter_agents.protocol.closing import http_status
+from jupyter_agents.protocol.names import Address, check_connection_id, split_path
+from jupyter_agents.server.credentials import Secrets, presented_tokens, read_request
+from jupyter_agents.server.websocket import AgentWebSocketProtocol, Flusher, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tornado.httputil import HTTPServerRequest
+
+    from jupyter_agents.link.records import ConnectionRecord, PendingRequest, Served
+    from jupyter_agents.protocol.http import Request
+    from jupyter_agents.server.limits import Limits
+
+__all__ = ["STATIC", "AgentHandler", "ClientSocket", "Door", "Refused", "StaticHandler", "log_request"]
+
+_log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parents[1] / "static"
+_CONSOLE = "agent-console.html"
+_ID_CHARS = 21
+_RETRY_AFTER_S = 5
+_HOP_BY_HOP = frozenset(
+    {"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+# What the SDK answers for ``cors: true``; recording 31.
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, POST, HEAD, OPTIONS",
+    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Max-Age": "86400",
+}
+
+
+class Refused(HTTPError):
+    """A request that is answered with `facts` as JSON instead of being let in."""
+
+    def __init__(self, status: int, error: str, **facts: Any) -> None:
+        super().__init__(status)
+        self.facts = {"error": error, **facts}
+
+
+class Door:
+    """What all handlers of one server share: the relay, the limits, the address.
+
+    Parameters
+    ----------
+    limits : Limits
+        Read once; later changes of its traits have no effect on what is open.
+    base_url : str
+        Where the server's URLs begin, with a slash at both ends, percent-encoded.
+    prefix : str
+        What comes before ``{agent}/{name}``; it may have several segments.
+    token : str
+        Without Jupyter: what a client must show as ``?token=`` or in its Authorization header. Empty lets everyone in.
+    on_event : callable, optional
+        See Relay.
+    clock : callable
+        Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        base_url: str = "/",
+        *,
+        prefix: str = "agents",
+        token: str = "",
+        on_event: Callable[[str, dict[str, Any]], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.base_url = base_url
+        self.prefix = prefix.strip("/")
+        self.token = token
+        self.clock = clock
+        self.max_body_bytes = limits.max_http_body_bytes
+        self.stop_timeout_s = limits.stop_timeout_s
+        self.socket_options = limits.socket_options()
+        self.flusher = Flusher()
+        self.relay = Relay(Message, limits.relay_limits(), on_event)
+        self.sockets: set[ClientSocket] = set()
+        self.is_stopping = False
+        self._all_gone = asyncio.Event()
+        self._path = re.compile(re.escape(base_url) + f"/*{re.escape(self.prefix)}/")
+
+    def routes(
+        self,
+        handler: type[AgentHandler] | None = None,
+        static_handler: type[StaticHandler] | None = None,
+        *,
+        base_url: str | None = None,
+    ) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
+        """Routes for ``tornado.web.Application``; `base_url` "/" where somebody else puts it before them."""
+        base = re.escape(self.base_url if base_url is None else base_url)
+        return [
+            (f"{base}(?:/*){re.escape(self.prefix)}/(?:.*)", handler or AgentHandler, {"door": self}),
+            (f"{base}agents-static/(.*)", static_handler or StaticHandler, {"path": str(STATIC)}),
+        ]
+
+    def behind_prefix(self, path: str) -> str:
+        """What follows the prefix in a request's path, still percent-encoded."""
+        match = self._path.match(path)
+        return path[match.end() :] if match else path
+
+    def tick(self) -> None:
+        """Let time pass in the relay; call it every second."""
+        self.relay.tick(self.clock())
+
+    def left(self, socket: ClientSocket) -> None:
+        """A socket is gone."""
+        self.sockets.discard(socket)
+        if not self.sockets:
+            self._all_gone.set()
+
+    async def stop(self) -> None:
+        """Send every client away (1001), give them time to answer, then cut those that did not."""
+        self.is_stopping = True
+        self.relay.stop()
+        self._all_gone.clear()
+        if self.sockets:
+            try:
+                await asyncio.wait_for(self._all_gone.wait(), self.stop_timeout_s)
+            except asyncio.TimeoutError:
+                for socket in list(self.sockets):
+                    socket.abort()
+
+
+class ClientSocket:
+    """One client between its WebSocket and the relay: the Receiver of the one, the Socket of the other."""
+
+    __slots__ = ("_door", "_end", "_relay", "protocol", "record", "send")
+
+    record: ConnectionRecord
+    protocol: AgentWebSocketProtocol
+    send: Callable[[Message], None]
+    """The protocol's own, without a step between: a broadcast calls it for every recipient."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._relay = door.relay
+        self._end: tuple[int, str, bool] | None = None
+
+    def connect(self, protocol: AgentWebSocketProtocol) -> None:
+        """Take the protocol under which the socket will open."""
+        self.protocol = protocol
+        self.send = protocol.send
+
+    def open(
+        self, served: Served, name: str, connection_id: str, info: Mapping[str, Any]
+    ) -> None:
+        """Enter the relay; from here on the client's messages go there."""
+        self._door.sockets.add(self)
+        now = self._door.clock()
+        self.record = self._relay.open(served, name, connection_id, self, info, now)
+        if self._end is not None:
+            self._leave(*self._end)
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the close handshake."""
+        self.protocol.close(code, reason)
+
+    def pause(self) -> None:
+        """Stop reading the client."""
+        self.protocol.pause_reading()
+
+    def resume(self) -> None:
+        """Read it again."""
+        self.protocol.resume_reading()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self.protocol.abort()
+
+    def on_text(self, payload: bytes) -> None:
+        """See Receiver."""
+        self._relay.text(self.record, payload)
+
+    def on_binary(self, payload: bytes) -> None:
+        """See Receiver."""
+        self._relay.binary(self.record, payload)
+
+    def on_failed(self, error: Exception) -> None:
+        """See Receiver."""
+        if hasattr(self, "record"):
+            self._relay.failed(self.record, str(error))
+
+    def on_closed(self, code: int, reason: str, was_clean: bool) -> None:
+        """See Receiver."""
+        self._end = (code, reason, was_clean)
+        if hasattr(self, "record"):
+            self._leave(code, reason, was_clean)
+
+    def _leave(self, code: int, reason: str, was_clean: bool) -> None:
+        self._door.left(self)
+        self._relay.closed(self.record, code, reason, was_clean)
+
+
+@stream_request_body
+class AgentHandler(WebSocketHandler):
+    """``{prefix}/{agent}/{name}[/tail]``: a WebSocket where the request asks for one, HTTP else.
+
+    A subclass says who may enter (`admit`), as whom (`identity`) and by which credential (`secrets`). The body is
+    read only after `admit`, so that a stranger cannot make the server hold one.
+    """
+
+    def initialize(self, door: Door) -> None:
+        """Tornado's constructor."""
+        self.door = door
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._pending: PendingRequest | None = None
+        self._reply: asyncio.Future[tuple[dict[str, Any], bytes] | None] | None = None
+
+    # -- who may enter -------------------------------------------------------------------------
+
+    async def admit(self) -> None:
+        """Return when the client may enter; raise or finish the response otherwise."""
+        if self.door.token and not self._shows_token() and not self.is_preflight():
+            raise Refused(403, "Forbidden: the token is needed, as ?token= or in the Authorization header")
+
+    def identity(self) -> dict[str, Any] | None:
+        """The user that signed in, JSON-safe; None where nobody does."""
+        return None
+
+    def secrets(self) -> Secrets:
+        """What the sign-in consumed."""
+        return Secrets((self.door.token,))
+
+    def check_origin(self, origin: str) -> bool:
+        """Whether a page of another origin may come in: with the token only."""
+        return (bool(self.door.token) and self._shows_token()) or super().check_origin(origin)
+
+    def _shows_token(self) -> bool:
+        known = Secrets((self.door.token,))
+        return any([known.has(token) for token in presented_tokens(self.request)])
+
+    def _check_origin_header(self) -> None:
+        """Refuse a foreign page before anything is asked of an agent.
+
+        Tornado's own check of WebSockets comes too late, as the agent's gate is asked before the upgrade.
+        """
+        origin = self.request.headers.get("Origin")
+        site = self.request.headers.get("Sec-Fetch-Site")
+        if origin is None or site in ("same-origin", "none") or self.check_origin(origin):
+            return
+        raise Refused(403, "Forbidden: cross-origin requests are not allowed")
+
+    # -- Tornado's course of a request ---------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Let in or refuse, before the body is read."""
+        await self.admit()
+        if self._finished:
+            return
+        if self.door.is_stopping:
+            raise Refused(503, "The server is shutting down")
+        self._check_length(int(self.request.headers.get("Content-Length") or 0))
+
+    def data_received(self, chunk: bytes) -> None:
+        """A piece of the body."""
+        self._body_bytes += len(chunk)
+        self._check_length(self._body_bytes)
+        self._body.append(chunk)
+
+    def _check_length(self, size: int) -> None:
+        if size > self.door.max_body_bytes:
+            limit = self.door.max_body_bytes
+            raise Refused(413, f"The body is longer than the {limit} bytes that are allowed")
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """A WebSocket, a page or the agent's own answer."""
+        if self.is_upgrade():
+            await self._enter()
+        else:
+            await self.answer()
+
+    async def answer(self) -> None:
+        """Put an HTTP request to its agent and write what comes back."""
+        served, address, tail = self.locate()
+        cors = _cors_headers(served)
+        if self.is_preflight():
+            self._answer_preflight(cors)
+            return
+        if not cors:
+            self._check_origin_header()
+        about = {"request": self._request(address, tail).to_dict()}
+        reply = await self._ask(served, about, b"".join(self._body))
+        if reply is not None:
+            self._set_headers(cors.items())
+            self._respond(served, address, tail, *reply)
+
+    head = answer
+    post = answer
+    put = answer
+    patch = answer
+    delete = answer
+    options = answer
+
+    def on_connection_close(self) -> None:
+        """The client is gone before it was answered."""
+        if self.ws_connection is not None:
+            super().on_connection_close()
+            return
+        RequestHandler.on_connection_close(self)
+        self._abandon()
+
+    # -- the WebSocket -------------------------------------------------------------------------
+
+    async def _enter(self) -> None:
+        self._check_origin_header()
+        served, address, tail = self.locate()
+        request = self._request(address, tail)
+        self._connection_id = _connection_id(request)
+        self._served, self._name = served, address.name
+        asked = request.to_dict()
+        if served.options.get("gate"):
+            replaced = await self._ask_gate(served, address, asked)
+            if replaced is None:
+                return
+            asked = replaced
+        self._info = {
+            "uri": asked.get("url", request.url),
+            "request": asked,
+            "user": self.identity(),
+            "extended": request.query.get("_ja") == "1",
+            "remote_ip": request.remote_ip,
+        }
+        await super().get()
+
+    async def _ask_gate(
+        self, served: Served, address: Address, asked: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """Return the request with which the agent lets the client in; None when it was answered instead."""
+        reply = await self._ask(served, {"gate": True, "request": asked}, b"")
+        if reply is None:
+            return None
+        about, body = reply
+        if about.get("pass"):
+            return dict(about.get("request") or asked)
+        self._respond(served, address, "", about, body)
+        return None
+
+    def get_websocket_protocol(self) -> AgentWebSocketProtocol | None:  # type: ignore[override]
+        """Our own protocol under Tornado's handler; None answers 426."""
+        self._socket = ClientSocket(self.door)
+        options = self.door.socket_options
+        protocol = AgentWebSocketProtocol.of(self, self._socket, self.door.flusher, options)
+        if protocol is not None:
+            self._socket.connect(protocol)
+        return protocol
+
+    def open(self, *args: str, **kwargs: str) -> None:
+        """The 101 is out."""
+        self._socket.open(self._served, self._name, self._connection_id, self._info)
+
+    # -- asking the agent ----------------------------------------------------------------------
+
+    def locate(self) -> tuple[Served, Address, str]:
+        """Return what serves this URL, whom it addresses there, and the tail.
+
+        Raises
+        ------
+        Refused
+            404 naming what is served, or 400 for an address that cannot be one.
+        """
+        try:
+            address, tail = split_path(self.door.behind_prefix(self.request.path))
+            served = self.door.relay.find(address.agent)
+        except AgentNotFound as error:
+            raise Refused(404, str(error), agents=list(error.known)) from None
+        except AddressError as error:
+            raise Refused(http_status(error), str(error)) from None
+        return served, Address(served.agent, address.name), tail
+
+    def _request(self, address: Address, tail: str) -> Request:
+        return read_request(self.request, self.secrets(), address, tail, self.identity())
+
+    async def _ask(
+        self, served: Served, about: Mapping[str, Any], body: bytes
+    ) -> tuple[dict[str, Any], bytes] | None:
+        """Return the host's answer; None when the client went away first."""
+        self._reply = asyncio.get_running_loop().create_future()
+        now = self.door.clock()
+        self._pending = self.door.relay.request(served, about, body, self._answered, now)
+        return await self._reply
+
+    def _answered(self, about: dict[str, Any], body: bytes) -> None:
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_result((about, body))
+
+    def _abandon(self) -> None:
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_result(None)
+            if self._pending is not None:
+                self.door.relay.abandon(self._pending)
+
+    # -- writing answers -----------------------------------------------------------------------
+
+    def _respond(
+        self, served: Served, address: Address, tail: str, about: dict[str, Any], body: bytes
+    ) -> None:
+        status = int(about.get("status", 500))
+        if about.get("unanswered") and not tail and self.wants_page():
+            self._finish_console(address)
+        elif "error" in about:
+            if status == 503:
+                self.set_header("Retry-After", str(_RETRY_AFTER_S))
+            self._finish_json(status, {"error": str(about["error"])})
+        else:
+            self.set_status(status)
+            self.clear_header("Content-Type")
+            self._set_headers(about.get("headers") or ())
+            self.finish(body if status not in (204, 304) else None)
+
+    def _set_headers(self, headers: Any) -> None:
+        known = self.secrets()
+        seen: set[str] = set()
+        for name, value in headers:
+            folded = name.lower()
+            if folded in _HOP_BY_HOP:
+                continue
+            if folded == "set-cookie" and known.is_own(value.partition("=")[0].strip()):
+                continue  # no agent signs anybody in or out of Jupyter
+            add = self.add_header if folded in seen or folded == "set-cookie" else self.set_header
+            add(name, value)
+            seen.add(folded)
+
+    def _answer_preflight(self, cors: Mapping[str, str]) -> None:
+        if not cors:
+            raise Refused(403, "Forbidden: this agent does not answer other origins")
+        self._set_headers(cors.items())
+        self.clear_header("Content-Type")
+        self.finish()
+
+    def _finish_json(self, status: int, facts: Mapping[str, Any]) -> None:
+        self.set_status(status, responses.get(status, "Unknown"))
+        self.finish(dict(facts))
+
+    def _finish_console(self, address: Address) -> None:
+        page = (STATIC / _CONSOLE).read_text("utf-8")
+        for word, value in {
+            "base_url": self.door.base_url,
+            "agent": address.agent,
+            "name": address.name,
+        }.items():
+            page = page.replace(f"{{{{ {word} }}}}", escape(value))
+        self.set_header("Content-Type", "text/html; charset=UTF-8")
+        self.set_header("Cache-Control", "no-store")
+        self.finish(page)
+
+    def compute_etag(self) -> None:
+        """No ETag of ours: whether an agent's answer changed is the agent's to say."""
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Every refusal is JSON, and says no more than it has to."""
+        error = kwargs.get("exc_info", (None, None))[1]
+        facts = getattr(error, "facts", None)
+        self.finish(facts or {"error": responses.get(status_code, "Unknown")})
+
+    # -- kinds of request ----------------------------------------------------------------------
+
+    def is_upgrade(self) -> bool:
+        """Whether the client wants a WebSocket."""
+        return self.request.headers.get("Upgrade", "").lower() == "websocket"
+
+    def is_preflight(self) -> bool:
+        """Whether a browser asks, without credentials, if another origin may come."""
+        headers = self.request.headers
+        return self.request.method == "OPTIONS" and "Access-Control-Request-Method" in headers
+
+    def wants_page(self) -> bool:
+        """Whether a person looks at this URL in a browser."""
+        accepts = self.request.headers.get("Accept", "")
+        return self.request.method == "GET" and "text/html" in accepts and not self.is_upgrade()
+
+    # -- logs ----------------------------------------------------------------------------------
+
+    def _request_summary(self) -> str:
+        return _summary(self.request)
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """Tornado's would print the whole request, credentials and all."""
+        if isinstance(value, HTTPError):
+            super().log_exception(typ, value, tb)
+        else:
+            _log.error("Uncaught exception %s", self._request_summary(), exc_info=(typ, value, tb))  # type: ignore[arg-type]
+
+
+class StaticHandler(StaticFileHandler):
+    """The JavaScript modules for pages; public, as there is nothing private in them."""
+
+    def set_extra_headers(self, path: str) -> None:
+        """Pages of other origins may import the modules; a browser asks each time whether they changed."""
+        self.set_header("Access-Control-Allow-Origin", "*")
+        self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        if not self.get_argument("v", ""):
+            self.set_header("Cache-Control", "no-cache")
+
+    def get_content_type(self) -> str:
+        """JavaScript is JavaScript whatever this machine's registry says."""
+        if self.absolute_path and self.absolute_path.endswith((".js", ".mjs")):
+            return "text/javascript"
+        return super().get_content_type()
+
+    def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
+        """Only what a page imports: the console page has placeholders and is served filled in."""
+        if absolute_path.endswith(".html"):
+            raise HTTPError(404)
+        return super().validate_absolute_path(root, absolute_path)
+
+
+def log_request(handler: RequestHandler) -> None:
+    """Log a finished request without its query, for ``Application(log_function=…)``."""
+    status = handler.get_status()
+    level = logging.DEBUG if status < 400 else logging.WARNING if status < 500 else logging.ERROR
+    milliseconds = 1000 * handler.request.request_time()
+    _log.log(level, "%d %s %.1f ms", status, _summary(handler.request), milliseconds)
+
+
+def _summary(request: HTTPServerRequest) -> str:
+    return f"{request.method} {request.path} ({request.remote_ip})"
+
+
+def _connection_id(request: Request) -> str:
+    given = request.query.get("_pk")
+    if not given:
+        return secrets.token_urlsafe(_ID_CHARS)[:_ID_CHARS]
+    try:
+        return check_connection_id(given)
+    except AddressError as error:
+        raise Refused(400, str(error)) from None
+
+
+def _cors_headers(served: Served) -> dict[str, str]:
+    wish = served.options.get("cors")
+    if not wish:
+        return {}
+    return dict(_CORS) if wish is True else {str(name): str(value) for name, value in wish.items()}
