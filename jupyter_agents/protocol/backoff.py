@@ -1,8 +1,9 @@
 """When a client comes back after its connection ended: how long it waits, and when it gives up.
 
-Promises full jitter (a thousand clients of one server do not return in step), an immediate return after 1012
-(the server restarts) and a longer wait after 1013 (it is overloaded). Must not know a clock or dice: the time
-and one random number come in as arguments. Its other half is `client.client`, which does the waiting.
+Promises full jitter (a thousand clients of one server do not return in step), an immediate
+return after 1012 (the server restarts) and a longer wait after 1013 (it is overloaded). Must
+not know a clock or dice: the time and one random number come in as arguments. Its other half is
+`client.client`, which does the waiting.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ class ReconnectPolicy:
     Parameters
     ----------
     min_delay, max_delay : float
-        Bounds of the first wait and of every wait, in seconds. With jitter a wait lies anywhere between 0
-        and its bound.
+        Bounds of the first wait and of every wait, in seconds. With jitter a wait lies anywhere
+        between 0 and its bound.
     grow : float
         By what each bound exceeds the one before.
     jitter : bool
@@ -35,9 +36,9 @@ class ReconnectPolicy:
     max_retries : int or None
         Attempts after a loss before giving up; None never gives up, 0 never returns.
     max_queued, max_queued_bytes : int
-        What may wait for the connection: messages, calls and writes together. Beyond it `send` returns False, and
-        calls and writes fail with `CallAborted` (not transmitted). While connected, `max_queued_bytes` bounds
-        what the socket has not taken yet.
+        What may wait for the connection: messages, calls and writes together. Beyond it `send`
+        returns False, and calls and writes fail with `CallAborted` (not transmitted). While
+        connected, `max_queued_bytes` bounds what the socket has not taken yet.
     """
 
     min_delay: float = 3.0
@@ -58,10 +59,12 @@ class ReconnectPolicy:
         _check_finite("connect_timeout", self.connect_timeout, at_least=0.001)
         _check_finite("max_retries", self.max_retries or 0, at_least=0)
         if self.max_delay < self.min_delay:
-            raise ValueError(f"max_delay ({self.max_delay}) is less than min_delay ({self.min_delay})")
+            raise ValueError(
+                f"max_delay ({self.max_delay}) is less than min_delay ({self.min_delay})"
+            )
 
     def bound(self, retry: int) -> float:
-        """Give the longest wait, in seconds, before the retry with this number (the first is 1)."""
+        """Give the longest wait in seconds before the retry with this number (from 1)."""
         try:
             return min(self.max_delay, self.min_delay * self.grow ** (retry - 1))
         except OverflowError:
@@ -89,8 +92,8 @@ class Backoff:
 
     def lost(self, now: float, code: int = ABNORMAL) -> None:
         """Note that a connection, or an attempt at one, ended at `now` with a close code."""
-        # Only a connection that lasted proves that the server is well: one that opens and dies at once
-        # must not be hammered.
+        # Only a connection that lasted proves that the server is well: one that opens and dies
+        # at once must not be hammered.
         if self._opened_at is not None and now - self._opened_at >= self.policy.min_uptime:
             self.retries = 0
         self._opened_at = None

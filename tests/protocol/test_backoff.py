@@ -14,7 +14,9 @@ from jupyter_agents.protocol.backoff import Backoff, ReconnectPolicy
 FULL = 0.999999
 
 
-def waits(backoff: Backoff, count: int, *, code: int = 1006, share: float = 1.0) -> list[float | None]:
+def waits(
+    backoff: Backoff, count: int, *, code: int = 1006, share: float = 1.0
+) -> list[float | None]:
     """What `count` attempts in a row, all failing with `code`, wait for."""
     found = []
     for _ in range(count):
@@ -41,13 +43,13 @@ def test_delay_with_jitter_stays_below_the_bound(share: float, retry: int) -> No
 
 @given(st.integers(1, 10_000_000))
 def test_bound_never_falls_nor_overflows(retry: int) -> None:
-    """A later retry never has a shorter bound, and however late it is, the bound is `max_delay`."""
+    """A later retry never has a shorter bound, and none exceeds `max_delay`."""
     policy = ReconnectPolicy(min_delay=1, max_delay=20, grow=2)
     assert policy.bound(retry) <= policy.bound(retry + 1) <= 20
 
 
 def test_delay_after_1012_is_nothing_once() -> None:
-    """After a restart of the server the client returns at once, but it does not hammer a server that is slow to start."""
+    """After a restart the client returns at once, but once: the server may be slow to start."""
     backoff = Backoff(ReconnectPolicy(jitter=False))
     assert waits(backoff, 3, code=1012) == [0.0, 3.9, 5.07]
 
@@ -63,7 +65,7 @@ def test_delay_after_1013_is_long_even_for_the_luckiest() -> None:
 
 @pytest.mark.parametrize(("uptime", "expected"), [(4.9, 3.9), (5.0, 3.0), (500.0, 3.0)])
 def test_lost_starts_over_only_after_min_uptime(uptime: float, expected: float) -> None:
-    """A connection that dies young keeps the waits growing; one that lasted starts them over (T139)."""
+    """A connection that dies young keeps the waits growing; one that lasted resets them (T139)."""
     backoff = Backoff(ReconnectPolicy(jitter=False))
     waits(backoff, 1)
     backoff.opened(100.0)
@@ -89,7 +91,7 @@ def test_delay_ends_after_max_retries(limit: int) -> None:
 
 
 def test_reset_starts_again_from_zero() -> None:
-    """A wish of the user to reconnect gives all retries back and forgets the last close code (T138)."""
+    """A user's wish to reconnect gives all retries back and forgets the last code (T138)."""
     backoff = Backoff(ReconnectPolicy(max_retries=1, jitter=False))
     waits(backoff, 2, code=1013)
     backoff.reset()
@@ -113,6 +115,6 @@ def test_reset_starts_again_from_zero() -> None:
     ],
 )
 def test_policy_refuses_what_cannot_work(wrong: dict[str, Any]) -> None:
-    """A nonsensical setting is refused where it is written, by name; also against another setting's default."""
+    """A nonsensical setting is refused where it is written, by name, defaults included."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ReconnectPolicy(**wrong)
