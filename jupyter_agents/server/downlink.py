@@ -1,0 +1,460 @@
+"""The server's end of the links to kernels: a Unix socket, a handshake, frames to and from the relay.
+
+Promises that only a kernel of this server gets in, that what one kernel sends can close no link but its own, and that
+frames of one turn of the loop leave in few writes. Its other half is `host/uplink.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import tempfile
+from contextvars import Context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jupyter_agents.errors import LinkError, LinkRefused
+from jupyter_agents.link.frames import Frame, FrameReader, Kind, head, pack_object, unpack_object
+from jupyter_agents.link.handshake import ServerHandshake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jupyter_agents.server.limits import Limits
+    from jupyter_agents.server.sockets import Door
+
+__all__ = ["ENVIRONMENT", "Downlink", "HostLink", "Kernels"]
+
+_log = logging.getLogger(__name__)
+
+ENVIRONMENT = "JUPYTER_AGENTS_LINK"
+"""Where kernels find the link: a path, or ``tcp://127.0.0.1:PORT``."""
+
+_HELLO_BYTES = 16 * 1024
+_APART_BYTES = 64 * 1024
+_IDLE_S = 50e-6
+_MAX_PATH_BYTES = 100  # sockaddr_un holds 104 on macOS, 108 on Linux
+
+
+class Kernels(Protocol):
+    """What the links need to know of the server's kernels."""
+
+    def find_key(self, fingerprint: str) -> tuple[bytes, str] | None:
+        """The key and id of the kernel that has this fingerprint."""
+
+    async def about(self, kernel_id: str) -> dict[str, Any]:
+        """For people: ``notebook``, when the kernel has one."""
+
+    def is_known(self, kernel_id: str) -> bool:
+        """Whether the kernel may still come back."""
+
+    def touch(self, kernel_id: str, *, traffic: bool) -> None:
+        """Clients talk to the kernel (`traffic`), or are connected to it and silent."""
+
+
+class HostLink(asyncio.BufferedProtocol):
+    """One kernel's link; a HostPort for the relay."""
+
+    def __init__(self, downlink: Downlink) -> None:
+        self._downlink = downlink
+        self._relay = downlink.door.relay
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader(_HELLO_BYTES, buffer_bytes=_HELLO_BYTES)
+        self._handshake: ServerHandshake | None = downlink.new_handshake()
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._is_scheduled = False
+        self._last_write = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self.id = ""
+        self.about: dict[str, Any] = {}
+        self.full = False
+        self.frames = 0
+        """Both ways, ever; the downlink compares it with what it was."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames still go anywhere."""
+        return self._transport is not None
+
+    # -- asyncio's side ------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A process connected; who it is, it has to prove."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        _set_nodelay(transport)
+        if not self._downlink.admit(self):
+            self.close()
+            return
+        limit = self._downlink.limits.handshake_timeout_s
+        self._deadline = self._loop.call_later(limit, self._took_too_long)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go."""
+        return self._reader.space()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes came: take the frames that are whole now."""
+        try:
+            frames = self._reader.filled(nbytes)
+            if self._handshake is None:
+                self._take(frames)
+            else:
+                self._greet(frames)
+        except LinkError as error:
+            self._fail(error)
+
+    def eof_received(self) -> bool:
+        """The kernel ends; so do we."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The link is gone."""
+        self._transport = None
+        self._out.clear()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        self._downlink.left(self)
+
+    def pause_writing(self) -> None:
+        """The kernel reads more slowly than its clients write: have them wait."""
+        self.full = True
+        self._relay.host_full(self, True)
+
+    def resume_writing(self) -> None:
+        """It caught up."""
+        self.full = False
+        self._relay.host_full(self, False)
+
+    # -- frames in -----------------------------------------------------------------------------
+
+    def _take(self, frames: list[Frame]) -> None:
+        self.frames += len(frames)
+        for frame in frames:
+            try:
+                self._relay.host_frame(self, frame)
+            except LinkError:
+                raise
+            except Exception:
+                # One frame's trouble must not cost the kernel's other agents their link.
+                _log.exception("A frame of kind %d from kernel %s failed", frame[0], self.id)
+        self._downlink.door.flusher.flush()
+
+    def _greet(self, frames: list[Frame]) -> None:
+        for kind, _, payload in frames:
+            if kind != Kind.HELLO or self._task is not None:
+                raise LinkRefused("The kernel spoke before the handshake was over")
+            self._hear(unpack_object(payload))
+
+    def _hear(self, word: dict[str, Any]) -> None:
+        handshake = self._handshake
+        assert handshake is not None
+        answer = handshake.receive(word, self._downlink.welcome())
+        if not handshake.done:
+            self._say(answer)
+            return
+        self._task = self._loop.create_task(self._enter(handshake.kernel_id, answer))
+
+    async def _enter(self, kernel_id: str, answer: dict[str, Any]) -> None:
+        try:
+            about = await self._downlink.kernels.about(kernel_id)
+        except Exception:
+            _log.exception("What kernel %s belongs to is not known", kernel_id)
+            about = {}
+        if not self.is_open:
+            return
+        self.id, self.about = kernel_id, {"kernel_id": kernel_id, **about}
+        self._downlink.entered(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        limits = self._downlink.limits
+        assert self._transport is not None
+        self._transport.set_write_buffer_limits(limits.link_high_bytes, limits.link_low_bytes)
+        self._reader = FrameReader(limits.frame_bytes())
+        self._handshake = None
+        self._say({"welcome": {**answer["welcome"], **self.about}})
+
+    def _took_too_long(self) -> None:
+        self._fail(LinkRefused("The handshake took too long"))
+
+    def _fail(self, error: LinkError) -> None:
+        if self._handshake is not None:
+            _log.warning("A kernel's link was refused: %s", error)
+            self._say(self._handshake.refusal(error))
+        else:
+            _log.error("The link to kernel %s is closed: %s", self.id, error)
+        self.close()
+
+    # -- frames out ----------------------------------------------------------------------------
+
+    def send(self, kind: int, number: int, payload: bytes = b"") -> None:
+        """Queue one frame; the first after a silence leaves at once, others together at the end of the turn."""
+        if self._transport is None:
+            return
+        self.frames += 1
+        out = self._out
+        out.append(head(kind, number, len(payload)))
+        if payload:
+            out.append(payload)
+        if self._is_scheduled:
+            return
+        now = self._loop.time()
+        if now - self._last_write > _IDLE_S:
+            self._last_write = now
+            self._write()
+        else:
+            self._is_scheduled = True
+            self._loop.call_soon(self._flush, context=self._downlink.context)
+
+    def _say(self, word: dict[str, Any]) -> None:
+        self.send(Kind.HELLO, 0, pack_object(word))
+        self._write()
+
+    def _flush(self) -> None:
+        self._is_scheduled = False
+        self._last_write = self._loop.time()
+        self._write()
+
+    def _write(self) -> None:
+        if self._transport is None or not self._out:
+            return
+        pieces, self._out = self._out, []
+        small: list[bytes] = []
+        for piece in pieces:
+            if len(piece) < _APART_BYTES:
+                small.append(piece)
+                continue
+            # joining would copy it once more
+            small.append(b"")
+            self._transport.write(b"".join(small))
+            self._transport.write(piece)
+            small.clear()
+        if small:
+            self._transport.write(small[0] if len(small) == 1 else b"".join(small))
+
+    def close(self) -> None:
+        """Hang up, after what is queued."""
+        if self._transport is not None:
+            self._write()
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Hang up now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class Downlink:
+    """Listens for kernels and keeps their links.
+
+    Parameters
+    ----------
+    door : Door
+        Whose relay the frames go to.
+    limits : Limits
+        Read as links come.
+    kernels : Kernels
+        The server's kernels.
+    runtime_dir : path
+        Where the socket is put, and where stale ones are swept.
+    welcome : callable
+        Makes what each kernel is told at the end of the handshake.
+    package : str
+        Our version, for the sentence when versions differ.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        limits: Limits,
+        kernels: Kernels,
+        runtime_dir: str | Path,
+        welcome: Callable[[], dict[str, Any]],
+        package: str,
+    ) -> None:
+        self.door = door
+        self.limits = limits
+        self.kernels = kernels
+        self.welcome = welcome
+        self.links: dict[str, HostLink] = {}
+        self.address = ""
+        # One empty context for all links: nothing of whoever started the server, or called last, leaks into them.
+        self.context = Context()
+        self._package = package
+        self._runtime_dir = Path(runtime_dir)
+        self._strangers: set[HostLink] = set()
+        self._seen: dict[str, int] = {}
+        self._socket: socket.socket | None = None
+        self._server: asyncio.AbstractServer | None = None
+        self._path: Path | None = None
+
+    # -- listening -----------------------------------------------------------------------------
+
+    def bind(self) -> str:
+        """Bind the socket, so that kernels started from now on find it; returns its address."""
+        sweep(self._runtime_dir)
+        if hasattr(socket, "AF_UNIX"):
+            self._path = _socket_path(self._runtime_dir)
+            self._socket = _bind_unix(self._path)
+            self.address = str(self._path)
+        else:
+            self._socket = socket.create_server(("127.0.0.1", 0))
+            self._socket.setblocking(False)
+            self.address = f"tcp://127.0.0.1:{self._socket.getsockname()[1]}"
+        os.environ[ENVIRONMENT] = self.address
+        return self.address
+
+    async def start(self) -> None:
+        """Take in kernels; those that knocked since `bind` first."""
+        if self._socket is None:
+            self.bind()
+        # A task copies the context it is made in; asyncio.Runner's context argument is newer than Python 3.10.
+        self._server = await self.context.copy().run(asyncio.ensure_future, self._listen())
+
+    async def _listen(self) -> asyncio.AbstractServer:
+        loop = asyncio.get_running_loop()
+        assert self._socket is not None
+        if self._path is not None:
+            return await loop.create_unix_server(lambda: HostLink(self), sock=self._socket)
+        return await loop.create_server(lambda: HostLink(self), sock=self._socket)
+
+    async def stop(self) -> None:
+        """Hang up, and leave nothing behind."""
+        if os.environ.get(ENVIRONMENT) == self.address:
+            del os.environ[ENVIRONMENT]
+        if self._server is not None:
+            self._server.close()
+        elif self._socket is not None:
+            self._socket.close()
+        if self._path is not None:
+            _remove(self._path)
+        for link in [*self.links.values(), *self._strangers]:
+            link.close()
+        # connection_lost comes with the loop's next turn
+        await asyncio.sleep(0)
+        for link in [*self.links.values(), *self._strangers]:
+            link.abort()
+        await asyncio.sleep(0)
+
+    # -- told by links -------------------------------------------------------------------------
+
+    def new_handshake(self) -> ServerHandshake:
+        """A handshake with a nonce of its own."""
+        return ServerHandshake(self.kernels.find_key, secrets.token_hex(32), self._package)
+
+    def admit(self, link: HostLink) -> bool:
+        """Whether one more stranger may try to prove itself."""
+        if len(self._strangers) >= self.limits.max_handshakes:
+            _log.warning("Too many kernels are shaking hands at once; one was turned away")
+            return False
+        self._strangers.add(link)
+        return True
+
+    def entered(self, link: HostLink) -> None:
+        """A kernel proved itself; an older link of the same kernel is dead, whether it knows or not."""
+        self._strangers.discard(link)
+        before = self.links.get(link.id)
+        self.links[link.id] = link
+        if before is not None:
+            self.door.relay.host_left(before, self.door.clock())
+            before.abort()
+        _log.info("Kernel %s is linked", link.id)
+
+    def left(self, link: HostLink) -> None:
+        """A link is gone."""
+        self._strangers.discard(link)
+        if self.links.get(link.id) is not link:
+            return
+        del self.links[link.id]
+        self._seen.pop(link.id, None)
+        self.door.relay.host_left(link, self.door.clock())
+        _log.info("The link to kernel %s is gone", link.id)
+
+    # -- now and then --------------------------------------------------------------------------
+
+    def report_activity(self) -> None:
+        """Tell Jupyter which kernels are at work, so that it does not cull them; call it every few seconds."""
+        for kernel_id, link in self.links.items():
+            traffic = link.frames != self._seen.get(kernel_id)
+            self._seen[kernel_id] = link.frames
+            if traffic or self._has_connections(link):
+                self.kernels.touch(kernel_id, traffic=traffic)
+
+    def forget_gone(self) -> None:
+        """Close what waits for kernels that Jupyter has shut down for good."""
+        served = self.door.relay.served.values()
+        parked = {str(one.about.get("kernel_id", "")) for one in served if one.host is None}
+        for kernel_id in parked:
+            if not self.kernels.is_known(kernel_id):
+                self.door.relay.forget_host(kernel_id)
+
+    def _has_connections(self, link: HostLink) -> bool:
+        return any(one.host is link and one.records for one in self.door.relay.served.values())
+
+
+def sweep(runtime_dir: Path) -> None:
+    """Remove the sockets of servers that were killed: nobody listens there any more."""
+    if not hasattr(socket, "AF_UNIX"):
+        return
+    for path in runtime_dir.glob("jpagents-*.sock"):
+        if not _is_alive(path):
+            _remove(path)
+
+
+def _is_alive(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0.2)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+    return True
+
+
+def _socket_path(runtime_dir: Path) -> Path:
+    name = f"jpagents-{os.getpid()}-{secrets.token_hex(4)}.sock"
+    path = runtime_dir / name
+    if len(os.fsencode(path)) <= _MAX_PATH_BYTES:
+        runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+    # Not found by a scan of the runtime directory then, but by the environment.
+    return Path(tempfile.mkdtemp(prefix="jpagents-")) / name
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with contextlib.suppress(OSError):
+            # Linux gives the file this mode from its first moment on
+            os.fchmod(bound.fileno(), 0o600)
+        bound.bind(str(path))
+        path.chmod(0o600)
+        bound.setblocking(False)
+        bound.listen(128)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    if path.parent.name.startswith("jpagents-"):
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+
+
+def _set_nodelay(transport: asyncio.Transport) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
