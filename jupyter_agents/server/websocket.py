@@ -1,4 +1,4 @@
-"""One client's WebSocket under a Tornado handler: frames in at once, frames out together.
+"""The fast WebSocket under a Tornado handler: Tornado shakes hands, a `Conversation` follows.
 
 How to use it (see also `Receiver`)::
 
@@ -8,91 +8,51 @@ How to use it (see also `Receiver`)::
         def get_websocket_protocol(self):     # None: not version 13, Tornado answers 426
             return AgentWebSocketProtocol.of(self, receiver, flusher, SocketOptions(...))
 
-        def open(self): ...                   # 101 is out; may already send; nothing is read until it returned
+        def open(self): ...                   # the 101 is out, `send` works; reads begin after it
 
-The handler is let go once `open` has returned: its `on_message`, `on_close` and `on_pong` are never called, all news
-goes to the receiver. Keep the protocol object (`handler.ws_connection` in `open`), not the handler.
+The handler is let go once `open` has returned: its `on_message`, `on_close` and `on_pong` are
+never called, all news goes to the receiver. Keep the protocol object, not the handler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from tornado.websocket import WebSocketHandler, WebSocketProtocol13
+from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
 
-from .frames import Message
+from jupyter_agents.server.conversation import Conversation, Receiver, SocketOptions
+from jupyter_agents.server.deflate import Deflate, negotiate
+from jupyter_agents.server.frames import Message
+from jupyter_agents.server.transports import Flusher, StreamTransport
 
-__all__ = ["AgentWebSocketProtocol", "Flusher", "Message", "Receiver", "SocketOptions"]
+if TYPE_CHECKING:
+    from asyncio import Future
 
-
-@dataclass(frozen=True)
-class SocketOptions:
-    """The limits and times of a socket; one object may serve all of them."""
-
-    max_message_bytes: int = 32 * 1024 * 1024
-    """Largest incoming message, inflated; checked on the frame header (1009)."""
-    max_queue_bytes: int = 8 * 1024 * 1024
-    """Backlog at which a slow client loses stale replaceable messages, or else is closed with 1013."""
-    close_timeout_s: float = 5.0
-    """How long a peer may take to answer a close frame before the connection is cut (1006)."""
-    ping_interval_s: float = 30.0
-    """Time between pings; 0 sends none."""
-    ping_timeout_s: float | None = None
-    """How long a peer may stay silent after a ping; None, or anything longer, is the interval."""
-    compression: Mapping[str, Any] | None = None
-    """None: permessage-deflate is not offered. Else ``{"level": 0-9, "mem_level": 1-9, "min_bytes": int}``, all optional."""
+__all__ = [
+    "AgentWebSocketProtocol",
+    "Deflate",
+    "Flusher",
+    "Message",
+    "Receiver",
+    "SocketOptions",
+]
 
 
-class Receiver(Protocol):
-    """Who is told what a client does. Called on the IOLoop; an exception closes this socket only (1011)."""
+class AgentWebSocketProtocol(Conversation, WebSocketProtocol13):
+    """What `WebSocketHandler.get_websocket_protocol` returns, and the open socket ever after.
 
-    def on_text(self, payload: bytes) -> None:
-        """A text message: valid UTF-8, still encoded."""
+    Tornado's class brings the handshake; frames, writes, pings and the end are `Conversation`'s.
+    """
 
-    def on_binary(self, payload: bytes) -> None:
-        """A binary message."""
-
-    def on_failed(self, error: Exception) -> None:
-        """The peer broke the protocol or sent too much (`errors.RemoteProtocolError`); `on_closed` follows at once."""
-
-    def on_closed(self, code: int, reason: str, was_clean: bool) -> None:
-        """The end, exactly once for every socket whose handshake succeeded.
-
-        The peer's code and reason when it sent a close frame (1005 if that was empty), was_clean True; 1006 when it
-        vanished, did not pong, or did not answer a close frame in time; 1002, 1007, 1009 when it broke a rule.
-        """
-
-
-class Flusher:
-    """Lets the sockets of one IOLoop write at the end of its turn, each once, in slices of 128 per turn."""
-
-    def __init__(self, slice_size: int = 128) -> None:
-        raise NotImplementedError
-
-    def mark(self, protocol: AgentWebSocketProtocol) -> None:
-        """See to it that `protocol` flushes before the next turn's reads (called by `send`, not by you)."""
-        raise NotImplementedError
-
-    def flush(self) -> None:
-        """Write the first slice now; call it at the end of a link read to save a turn of the loop."""
-        raise NotImplementedError
-
-
-class AgentWebSocketProtocol(WebSocketProtocol13):
-    """One accepted WebSocket. All methods: on the IOLoop's thread, at any time, never raise."""
-
-    receiver: Receiver
-    """May be exchanged until `open` returns."""
-    messages_in: int
-    messages_out: int
-    bytes_in: int
-    bytes_out: int
-    queued_bytes: int
-    """Outbound bytes that the operating system has not yet accepted."""
-    round_trip_s: float | None
-    """Of the latest answered ping."""
+    def __init__(
+        self,
+        handler: WebSocketHandler,
+        receiver: Receiver,
+        flusher: Flusher,
+        options: SocketOptions,
+    ) -> None:
+        WebSocketProtocol13.__init__(self, handler, mask_outgoing=False, params=_WebSocketParams())
+        Conversation.__init__(self, receiver, flusher, options)
 
     @classmethod
     def of(
@@ -102,29 +62,39 @@ class AgentWebSocketProtocol(WebSocketProtocol13):
         flusher: Flusher,
         options: SocketOptions | None = None,
     ) -> AgentWebSocketProtocol | None:
-        """What `get_websocket_protocol` returns: None when the client does not speak version 13."""
-        raise NotImplementedError
+        """Give the protocol for a request; None when its client does not speak version 13."""
+        if handler.request.headers.get("Sec-WebSocket-Version") != "13":
+            return None
+        return cls(handler, receiver, flusher, options or SocketOptions())
 
-    def send(self, message: Message) -> None:
-        """Queue a message; silently nothing once the socket is closing."""
-        raise NotImplementedError
+    async def _accept_connection(self, handler: WebSocketHandler) -> None:
+        wanted = self._options.compression
+        if wanted is not None:
+            offers = ",".join(handler.request.headers.get_list("Sec-WebSocket-Extensions"))
+            if (agreed := negotiate(offers, wanted)) is not None:
+                self.agree(agreed[0])
+                handler.set_header("Sec-WebSocket-Extensions", agreed[1])
+        await super()._accept_connection(handler)
 
-    def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Send a close frame after what is queued and wait for the answer; only the first call counts."""
-        raise NotImplementedError
+    def start_pinging(self) -> None:
+        """Take the stream over; Tornado calls it between the 101 and `open`."""
+        self.stream.set_nodelay(True)
+        self.attach(StreamTransport(self, self.stream), self.stream.io_loop)
 
-    def abort(self) -> None:
-        """Cut the connection now (1006)."""
-        raise NotImplementedError
+    async def _receive_frame_loop(self) -> None:
+        """Begin to read and let the handler go; Tornado calls it when `open` has returned."""
+        self.handler = None  # type: ignore[assignment]  # the request is over, the socket is not
+        self.start_reading()
 
-    def is_closing(self) -> bool:
-        """Whether `send` has become pointless."""
-        raise NotImplementedError
+    def _abort(self) -> None:
+        self.abort()
 
-    def pause_reading(self) -> None:
-        """Read no more from the socket: the peer's sends will block. No message is delivered until resumed."""
-        raise NotImplementedError
+    def write_message(
+        self, message: str | bytes | dict[str, Any], binary: bool = False
+    ) -> Future[None]:
+        """Refuse: it would build the frame again for each socket; `send` takes a `Message`."""
+        raise NotImplementedError("send a Message")
 
-    def resume_reading(self) -> None:
-        """Go on reading, with what was held back first."""
-        raise NotImplementedError
+    def write_ping(self, data: bytes) -> None:
+        """Refuse: the socket pings by itself."""
+        raise NotImplementedError("a socket pings by itself")
