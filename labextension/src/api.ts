@@ -1,0 +1,138 @@
+/**
+ * The server's view of the agents: its REST API and its stream of events.
+ *
+ * The other half is `jupyter_agents/server/api.py`.
+ */
+import { URLExt } from '@jupyterlab/coreutils';
+import { ServerConnection } from '@jupyterlab/services';
+
+/** One living or sleeping agent. */
+export interface IInstance {
+  name: string;
+  connections: number;
+  state: 'live' | 'parked';
+}
+
+/** One class that a kernel serves. */
+export interface IAgentClass {
+  /** Its name in addresses. */
+  agent: string;
+  /** Its name in Python. */
+  class: string;
+  instances: IInstance[];
+}
+
+/** One kernel that serves agents. */
+export interface IHost {
+  id: string;
+  kernel_id: string | null;
+  /** Path of its notebook below the server's root. */
+  notebook: string | null;
+  /** False while its link is gone and its connections wait. */
+  alive: boolean;
+  agents: IAgentClass[];
+}
+
+/** Which instance: the address without the server. */
+export interface IAddress {
+  agent: string;
+  name: string;
+}
+
+export type Action = 'close' | 'stop' | 'reset';
+
+/** The server answered, with an error; `status` is 404 where the server part is not installed. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    message: string
+  ) {
+    super(message);
+  }
+}
+
+export class AgentsApi {
+  constructor(readonly settings = ServerConnection.makeSettings()) {}
+
+  /** Everything that is served. */
+  async list(): Promise<IHost[]> {
+    const answer = await this.request<{ hosts: IHost[] }>('GET');
+    return answer.hosts;
+  }
+
+  /** Do something to an instance or to one of its connections. */
+  async act(
+    { agent, name }: IAddress,
+    action: Action,
+    body: Record<string, unknown> = {}
+  ): Promise<void> {
+    await this.request('POST', [agent, name, action], body);
+  }
+
+  /** The stream of changes; whoever opens it closes it. */
+  events(): WebSocket {
+    const { wsUrl, token, appendToken, WebSocket } = this.settings;
+    const url = URLExt.join(wsUrl, 'api/agents/events');
+    const query =
+      appendToken && token ? `?token=${encodeURIComponent(token)}` : '';
+    return new WebSocket(url + query);
+  }
+
+  /** Where clients connect to an instance. */
+  address({ agent, name }: IAddress): string {
+    return this.under(this.settings.wsUrl, agent, name);
+  }
+
+  /** The built-in page that talks to an instance. */
+  consolePage({ agent, name }: IAddress): string {
+    const page = URLExt.join(
+      this.settings.baseUrl,
+      'agents/static/agent-console.html'
+    );
+    const query = new URLSearchParams({ agent, name });
+    return `${page}?${query}`;
+  }
+
+  private under(base: string, agent: string, name: string): string {
+    const path = [agent, name].map(encodeURIComponent).join('/');
+    return URLExt.join(base, 'agents', path);
+  }
+
+  private async request<T>(
+    method: string,
+    path: string[] = [],
+    body?: unknown
+  ): Promise<T> {
+    const url = URLExt.join(
+      this.settings.baseUrl,
+      'api/agents',
+      ...path.map(encodeURIComponent)
+    );
+    const init = {
+      method,
+      body: body === undefined ? undefined : JSON.stringify(body)
+    };
+    const response = await ServerConnection.makeRequest(
+      url,
+      init,
+      this.settings
+    );
+    const text = await response.text();
+    if (!response.ok) {
+      throw new ApiError(
+        response.status,
+        reasonOf(text) || response.statusText
+      );
+    }
+    return (text ? JSON.parse(text) : undefined) as T;
+  }
+}
+
+/** The sentence in an error's JSON body, or its text. */
+function reasonOf(text: string): string {
+  try {
+    return String(JSON.parse(text).message ?? text);
+  } catch {
+    return text;
+  }
+}
