@@ -23,7 +23,7 @@ from jupyter_agents.protocol.arguments import (
     signature_text,
 )
 from jupyter_agents.protocol.closing import rpc_text
-from jupyter_agents.protocol.messages import METHOD_MISSING, METHOD_NOT_CALLABLE, MISSING
+from jupyter_agents.protocol.messages import METHOD_MISSING, METHOD_NOT_CALLABLE, MISSING, encode
 
 __all__ = [
     "CallRefused",
@@ -43,6 +43,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Failure = BaseException | None
 
 _MARK = "__callable_method__"
+_FRAMEWORK = ("jupyter_agents.host.", "jupyter_agents.instance.", "traitlets.")
 _TURN_S = 0.005  # how long a stream may keep the loop before others get a turn
 
 
@@ -149,11 +150,15 @@ def is_callable_method(attribute: object) -> bool:
 
 def belongs_to_base(cls: type, name: str) -> bool:
     """Whether `name` is the framework's own (of Agent, HasTraits or object), overridden or not."""
-    return any(name in vars(base) for base in cls.__mro__ if _is_framework(base))
+    return any(
+        (name in vars(base) or name in getattr(base, "__annotations__", ()))
+        and _is_framework(base)
+        for base in cls.__mro__
+    )
 
 
 def _is_framework(cls: type) -> bool:
-    return cls.__module__.startswith(("jupyter_agents.host.", "traitlets.")) or cls is object
+    return cls is object or cls.__module__.startswith(_FRAMEWORK)
 
 
 def _function_of(attribute: Any) -> Any:
@@ -397,8 +402,15 @@ def _fail(error: BaseException, stream: StreamingResponse) -> BaseException:
         stream.error("Call cancelled")
         return error
     text, data = rpc_text(error)
-    try:
-        stream.error(text, data)
-    except TypeError:  # data that JSON cannot carry is no reason to leave the caller waiting
-        stream.error(text)
+    if data is not None and not _is_json(data):
+        data = None  # no reason to leave the caller waiting
+    stream.error(text, data)
     return error
+
+
+def _is_json(value: object) -> bool:
+    try:
+        encode(value)
+    except TypeError:
+        return False
+    return True
