@@ -19,20 +19,19 @@ from jupyter_agents.server.frames import (
     PONG,
     TEXT,
     FrameParser,
-    Message,
-    Outbox,
     close_payload,
     encode_frame,
     read_close,
 )
+from jupyter_agents.server.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tornado.ioloop import IOLoop
 
-    from jupyter_agents.server.deflate import Deflate
-    from jupyter_agents.server.transports import Flusher, Transport
+    from jupyter_agents.server.frames import Deflate
+    from jupyter_agents.server.outbox import Flusher, Message, Transport
 
 __all__ = ["Conversation", "Receiver", "SocketOptions"]
 

@@ -1,12 +1,21 @@
 """WebSocket frames in and out, as bytes; no socket, no loop, no clock.
 
 What leaves is never fragmented and never masked; what enters is judged by RFC 6455 before it is
-handed on. The other half, which owns the socket, is `jupyter_agents.server.websocket`.
+handed on. When a frame is sent, and what an error leads to, is `conversation`'s business.
+
+permessage-deflate (RFC 7692) is always without context takeover, in both directions. So a
+broadcast is compressed once for all its receivers, and no zlib object lives between two messages
+(Tornado's own way keeps about 200 KB per connection). Both are ours to ask for: a server may
+answer with `server_no_context_takeover` and `client_no_context_takeover` whatever the client
+offered. The price is a worse ratio for many small, similar messages; those are below
+`Deflate.min_bytes` anyway.
 """
 
 from __future__ import annotations
 
 import codecs
+import zlib
+from dataclasses import dataclass, replace
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -26,19 +35,17 @@ from jupyter_agents.protocol.closing import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jupyter_agents.server.deflate import Deflate
-
 __all__ = [
     "BINARY",
     "CLOSE",
     "PING",
     "PONG",
     "TEXT",
+    "Deflate",
     "FrameParser",
-    "Message",
-    "Outbox",
     "close_payload",
     "encode_frame",
+    "negotiate",
     "read_close",
 ]
 
@@ -50,6 +57,10 @@ _MASKED = 0x80
 _MASK_BYTES = 4
 _MAX_CONTROL_BYTES = 125
 _LENGTH_16, _LENGTH_64 = 126, 127
+_EMPTY_BLOCK = b"\x00\x00\xff\xff"
+_DEFLATE = "permessage-deflate"
+_MIN_WINDOW_BITS = 9  # zlib cannot write a raw stream with a window of 256 bytes
+_MAX_WINDOW_BITS = 15
 _read_u16 = Struct("!H").unpack_from
 _read_u64 = Struct("!Q").unpack_from
 _head_u16 = Struct("!BBH").pack
@@ -110,121 +121,6 @@ def read_close(payload: bytes) -> tuple[int, str]:
         return code, payload[2:].decode()
     except UnicodeDecodeError:
         raise RemoteProtocolError("close reason is not UTF-8", INVALID_TEXT) from None
-
-
-class ReplaceableFrame(bytes):
-    """A frame that a later one of its kind makes pointless; an `Outbox` knows it by its type."""
-
-    __slots__ = ()
-
-
-class Message:
-    """One outgoing message; its frame is built once, whatever the number of sockets it goes to.
-
-    Parameters
-    ----------
-    payload : bytes
-        UTF-8 text, or anything when `binary`.
-    binary : bool
-        Sent with opcode 2 instead of 1.
-    replaceable : bool
-        A later replaceable message makes this one pointless (a state): a full queue drops it.
-    """
-
-    __slots__ = ("_deflated", "_frame", "binary", "payload", "replaceable")
-
-    def __init__(self, payload: bytes, binary: bool = False, replaceable: bool = False) -> None:
-        self.payload = payload
-        self.binary = binary
-        self.replaceable = replaceable
-        self._frame: bytes | None = None
-        self._deflated: dict[Deflate, bytes] | None = None
-
-    @property
-    def frame(self) -> bytes:
-        """The uncompressed frame: the very same bytes object at every call."""
-        if self._frame is None:
-            self._frame = self._build(self.payload, rsv1=False)
-        return self._frame
-
-    def frame_for(self, deflate: Deflate | None) -> bytes:
-        """The frame for a socket that agreed on `deflate`: one for all that agreed on the same.
-
-        A message below `Deflate.min_bytes` travels uncompressed.
-        """
-        if deflate is None or len(self.payload) < deflate.min_bytes:
-            return self.frame
-        if self._deflated is None:
-            self._deflated = {}
-        frame = self._deflated.get(deflate)
-        if frame is None:
-            frame = self._deflated[deflate] = self._build(
-                deflate.compress(self.payload), rsv1=True
-            )
-        return frame
-
-    def _build(self, body: bytes, rsv1: bool) -> bytes:
-        frame = encode_frame(body, BINARY if self.binary else TEXT, rsv1=rsv1)
-        return ReplaceableFrame(frame) if self.replaceable else frame
-
-
-class Outbox:
-    """The frames that one socket has yet to write, in order, and how many bytes they are.
-
-    Attributes
-    ----------
-    size_bytes : int
-        Of all frames in it.
-    """
-
-    __slots__ = ("_frames", "size_bytes")
-
-    def __init__(self) -> None:
-        self._frames: list[bytes] = []
-        self.size_bytes = 0
-
-    def append(self, frame: bytes) -> None:
-        """Add a frame behind all others."""
-        self._frames.append(frame)
-        self.size_bytes += len(frame)
-
-    def push_front(self, frame: bytes) -> None:
-        """Add a control frame before all others; RFC 6455 lets it come between any two frames."""
-        self._frames.insert(0, frame)
-        self.size_bytes += len(frame)
-
-    def take(self, max_bytes: int) -> bytes:
-        """Remove and join the first frames up to `max_bytes`, at least one; b"" if there is none.
-
-        A frame that is taken alone is not copied.
-        """
-        frames = self._frames
-        if self.size_bytes <= max_bytes:
-            self._frames = []
-            self.size_bytes = 0
-            return frames[0] if len(frames) == 1 else b"".join(frames)
-        count, size = 1, len(frames[0])
-        while count < len(frames) and size + len(frames[count]) <= max_bytes:
-            size += len(frames[count])
-            count += 1
-        data = frames[0] if count == 1 else b"".join(frames[:count])
-        del frames[:count]
-        self.size_bytes -= size
-        return data
-
-    def drop_stale(self, *, all_of_them: bool) -> None:
-        """Drop every replaceable frame but the newest; all when a newer one is about to come."""
-        frames = self._frames
-        keep = None
-        if not all_of_them:
-            keep = next((f for f in reversed(frames) if type(f) is ReplaceableFrame), None)
-        self._frames = [f for f in frames if type(f) is not ReplaceableFrame or f is keep]
-        self.size_bytes = sum(map(len, self._frames))
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._frames = []
-        self.size_bytes = 0
 
 
 class FrameParser:
@@ -391,3 +287,95 @@ def _checked_text(payload: bytes) -> bytes:
         except UnicodeDecodeError:
             raise RemoteProtocolError("text is not UTF-8", INVALID_TEXT) from None
     return payload
+
+
+@dataclass(frozen=True)
+class Deflate:
+    """How messages to one socket are compressed, and messages from it inflated."""
+
+    level: int = 1
+    """zlib's 1-9; 1 is four times as fast as 6 and nearly as good on JSON."""
+    mem_level: int = 8
+    """zlib's 1-9, memory while a message is being compressed."""
+    min_bytes: int = 1024
+    """Messages below this length travel uncompressed."""
+    window_bits: int = _MAX_WINDOW_BITS
+    """Of what we send: 9-15."""
+
+    def compress(self, payload: bytes) -> bytes:
+        """Give the body of a frame that has RSV1 set."""
+        squeeze = zlib.compressobj(self.level, zlib.DEFLATED, -self.window_bits, self.mem_level)
+        body = squeeze.compress(payload) + squeeze.flush(zlib.Z_SYNC_FLUSH)
+        return body[: -len(_EMPTY_BLOCK)]
+
+    def decompress(self, body: bytes, max_bytes: int) -> bytes:
+        """Give the message that a client compressed.
+
+        Raises
+        ------
+        RemoteProtocolError
+            When it inflates to more than `max_bytes` (1009; never more than that is held), or is
+            not deflate data (1002).
+        """
+        inflate = zlib.decompressobj(-_MAX_WINDOW_BITS)
+        try:
+            # One byte past the limit: a message that just fits leaves nothing behind.
+            payload = inflate.decompress(body + _EMPTY_BLOCK, max_bytes + 1)
+        except zlib.error:
+            raise RemoteProtocolError("message cannot be inflated") from None
+        if len(payload) > max_bytes:
+            raise RemoteProtocolError("message too big after inflating", TOO_BIG)
+        return payload
+
+
+def negotiate(header: str, wanted: Deflate) -> tuple[Deflate, str] | None:
+    """Answer a client's ``Sec-WebSocket-Extensions``.
+
+    Parameters
+    ----------
+    header : str
+        All values of the header, joined by commas; offers in the client's order of preference.
+    wanted : Deflate
+        What we would like; the client may ask for a smaller window.
+
+    Returns
+    -------
+    tuple of Deflate and str, or None
+        What was agreed and the header that says so; None when no offer can be met.
+    """
+    for offer in header.split(","):
+        name, *parameters = (part.strip() for part in offer.split(";"))
+        if name.lower() == _DEFLATE:
+            window_bits = _window_bits(parameters)
+            if window_bits is not None:
+                deflate = replace(wanted, window_bits=min(window_bits, wanted.window_bits))
+                return deflate, _answer(parameters, deflate.window_bits)
+    return None
+
+
+def _window_bits(parameters: list[str]) -> int | None:
+    """Give the window we may use, or None when the offer has something that we cannot meet."""
+    seen: dict[str, str] = {}
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name in seen or not _is_legal(name, value.strip('"')):
+            return None
+        seen[name] = value.strip('"')
+    return int(seen.get("server_max_window_bits", _MAX_WINDOW_BITS))
+
+
+def _is_legal(name: str, value: str) -> bool:
+    if name in ("server_no_context_takeover", "client_no_context_takeover"):
+        return not value
+    if name == "server_max_window_bits":
+        return value.isdecimal() and _MIN_WINDOW_BITS <= int(value) <= _MAX_WINDOW_BITS
+    if name == "client_max_window_bits":
+        return not value or (value.isdecimal() and 8 <= int(value) <= _MAX_WINDOW_BITS)
+    return False
+
+
+def _answer(parameters: list[str], window_bits: int) -> str:
+    answer = f"{_DEFLATE}; server_no_context_takeover; client_no_context_takeover"
+    if any(p.startswith("server_max_window_bits") for p in parameters):
+        answer += f"; server_max_window_bits={window_bits}"
+    return answer

@@ -16,17 +16,18 @@ never called, all news goes to the receiver. Keep the protocol object, not the h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import socket
+import struct
+import sys
+from asyncio import Future
+from typing import Any
 
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
 
 from jupyter_agents.server.conversation import Conversation, Receiver, SocketOptions
-from jupyter_agents.server.deflate import Deflate, negotiate
-from jupyter_agents.server.frames import Message
-from jupyter_agents.server.transports import Flusher, StreamTransport
-
-if TYPE_CHECKING:
-    from asyncio import Future
+from jupyter_agents.server.frames import Deflate, negotiate
+from jupyter_agents.server.outbox import Flusher, Message
 
 __all__ = [
     "AgentWebSocketProtocol",
@@ -36,6 +37,11 @@ __all__ = [
     "Receiver",
     "SocketOptions",
 ]
+
+_READ_BYTES = 64 * 1024
+_NO_LINGER = struct.pack("ii", 1, 0)
+# Windows refuses very large sends instead of taking a part of them; Tornado's stream cuts them.
+_MAY_SEND_DIRECTLY = sys.platform != "win32"
 
 
 class AgentWebSocketProtocol(Conversation, WebSocketProtocol13):
@@ -98,3 +104,106 @@ class AgentWebSocketProtocol(Conversation, WebSocketProtocol13):
     def write_ping(self, data: bytes) -> None:
         """Refuse: the socket pings by itself."""
         raise NotImplementedError("a socket pings by itself")
+
+
+class StreamTransport:
+    """Reads and writes by Tornado's stream; a plain socket directly while nothing is buffered."""
+
+    __slots__ = ("_is_paused", "_is_plain", "_is_reading", "_owner", "_stream")
+
+    def __init__(self, owner: Conversation, stream: IOStream) -> None:
+        self._owner = owner
+        self._stream = stream
+        self._is_plain = _MAY_SEND_DIRECTLY and not isinstance(stream, SSLIOStream)
+        self._is_reading = False
+        self._is_paused = True
+        stream.set_close_callback(self._on_stream_closed)
+
+    def write(self, data: bytes) -> int:
+        """Hand bytes to the socket if it takes them, the rest to the stream's buffer."""
+        rest: bytes | memoryview = data
+        sent = 0
+        if self._is_plain and not self._stream.writing():
+            sent = self._send_directly(data)
+            if sent == len(data):
+                return sent
+            rest = memoryview(data)[sent:]
+        try:
+            written = self._stream.write(rest)
+        except StreamClosedError:
+            return len(data)  # the end of the stream is told on its own way
+        if not self._stream.writing():
+            return len(data)
+        written.add_done_callback(self._on_written)
+        return sent
+
+    def pause(self) -> None:
+        """Arm no further read."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Read on."""
+        self._is_paused = False
+        self._read()
+
+    def shut_down_writing(self) -> None:
+        """Send a FIN and read on."""
+        if self._stream.socket is not None:
+            try:
+                self._stream.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                self.abort()
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
+
+    def abort(self) -> None:
+        """Close the stream with a reset."""
+        if self._stream.socket is not None:
+            try:
+                self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            except OSError:
+                pass  # not a TCP socket, or gone already
+        self._stream.close()
+
+    def _send_directly(self, data: bytes) -> int:
+        try:
+            return self._stream.socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except (OSError, AttributeError):
+            # AttributeError: the stream closed itself and has no socket any more.
+            self._stream.close()
+            return len(data)
+
+    def _on_written(self, _written: Future[None]) -> None:
+        if not self._stream.closed():
+            self._owner.drained()
+
+    def _read(self) -> None:
+        if self._is_reading or self._is_paused:
+            return
+        try:
+            data = self._stream.read_bytes(_READ_BYTES, partial=True)
+        except StreamClosedError:
+            self._owner.connection_lost()
+            return
+        self._is_reading = True
+        # Also when it is done already: one read per turn, so that no peer keeps the loop for
+        # itself.
+        assert isinstance(data, Future)
+        data.add_done_callback(self._on_read)
+
+    def _on_read(self, data: Future[bytes]) -> None:
+        self._is_reading = False
+        if data.cancelled() or data.exception() is not None:
+            self._owner.connection_lost()
+            return
+        self._owner.data_received(data.result())
+        self._read()
+
+    def _on_stream_closed(self) -> None:
+        # While reads are armed they find the end themselves, behind the data that came before it.
+        if not self._is_reading:
+            self._owner.connection_lost()

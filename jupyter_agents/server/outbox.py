@@ -1,0 +1,221 @@
+"""What waits to be written to sockets, and when it goes: once per socket and turn of the loop.
+
+A message's frame is built once whatever the number of sockets; each socket has its own bounded
+queue of frames (the bound is kept by `conversation`); one `Flusher` per loop writes them, joined.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from contextvars import Context
+from typing import TYPE_CHECKING, Protocol
+
+from tornado.ioloop import IOLoop
+
+from jupyter_agents.server.frames import BINARY, TEXT, encode_frame
+
+if TYPE_CHECKING:
+    from jupyter_agents.server.frames import Deflate
+
+__all__ = ["Flusher", "Message", "Outbox", "Transport"]
+
+_log = logging.getLogger(__name__)
+
+
+class ReplaceableFrame(bytes):
+    """A frame that a later one of its kind makes pointless; an `Outbox` knows it by its type."""
+
+    __slots__ = ()
+
+
+class Message:
+    """One outgoing message; its frame is built once, whatever the number of sockets it goes to.
+
+    Parameters
+    ----------
+    payload : bytes
+        UTF-8 text, or anything when `binary`.
+    binary : bool
+        Sent with opcode 2 instead of 1.
+    replaceable : bool
+        A later replaceable message makes this one pointless (a state): a full queue drops it.
+    """
+
+    __slots__ = ("_deflated", "_frame", "binary", "payload", "replaceable")
+
+    def __init__(self, payload: bytes, binary: bool = False, replaceable: bool = False) -> None:
+        self.payload = payload
+        self.binary = binary
+        self.replaceable = replaceable
+        self._frame: bytes | None = None
+        self._deflated: dict[Deflate, bytes] | None = None
+
+    @property
+    def frame(self) -> bytes:
+        """The uncompressed frame: the very same bytes object at every call."""
+        if self._frame is None:
+            self._frame = self._build(self.payload, rsv1=False)
+        return self._frame
+
+    def frame_for(self, deflate: Deflate | None) -> bytes:
+        """The frame for a socket that agreed on `deflate`: one for all that agreed on the same.
+
+        A message below `Deflate.min_bytes` travels uncompressed.
+        """
+        if deflate is None or len(self.payload) < deflate.min_bytes:
+            return self.frame
+        if self._deflated is None:
+            self._deflated = {}
+        frame = self._deflated.get(deflate)
+        if frame is None:
+            frame = self._deflated[deflate] = self._build(
+                deflate.compress(self.payload), rsv1=True
+            )
+        return frame
+
+    def _build(self, body: bytes, rsv1: bool) -> bytes:
+        frame = encode_frame(body, BINARY if self.binary else TEXT, rsv1=rsv1)
+        return ReplaceableFrame(frame) if self.replaceable else frame
+
+
+class Outbox:
+    """The frames that one socket has yet to write, in order, and how many bytes they are.
+
+    Attributes
+    ----------
+    size_bytes : int
+        Of all frames in it.
+    """
+
+    __slots__ = ("_frames", "size_bytes")
+
+    def __init__(self) -> None:
+        self._frames: list[bytes] = []
+        self.size_bytes = 0
+
+    def append(self, frame: bytes) -> None:
+        """Add a frame behind all others."""
+        self._frames.append(frame)
+        self.size_bytes += len(frame)
+
+    def push_front(self, frame: bytes) -> None:
+        """Add a control frame before all others; RFC 6455 lets it come between any two frames."""
+        self._frames.insert(0, frame)
+        self.size_bytes += len(frame)
+
+    def take(self, max_bytes: int) -> bytes:
+        """Remove and join the first frames up to `max_bytes`, at least one; b"" if there is none.
+
+        A frame that is taken alone is not copied.
+        """
+        frames = self._frames
+        if self.size_bytes <= max_bytes:
+            self._frames = []
+            self.size_bytes = 0
+            return frames[0] if len(frames) == 1 else b"".join(frames)
+        count, size = 1, len(frames[0])
+        while count < len(frames) and size + len(frames[count]) <= max_bytes:
+            size += len(frames[count])
+            count += 1
+        data = frames[0] if count == 1 else b"".join(frames[:count])
+        del frames[:count]
+        self.size_bytes -= size
+        return data
+
+    def drop_stale(self, *, all_of_them: bool) -> None:
+        """Drop every replaceable frame but the newest; all when a newer one is about to come."""
+        frames = self._frames
+        keep = None
+        if not all_of_them:
+            keep = next((f for f in reversed(frames) if type(f) is ReplaceableFrame), None)
+        self._frames = [f for f in frames if type(f) is not ReplaceableFrame or f is keep]
+        self.size_bytes = sum(map(len, self._frames))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._frames = []
+        self.size_bytes = 0
+
+
+class Flushable(Protocol):
+    """What a `Flusher` writes."""
+
+    def flush_now(self) -> None:
+        """Write what is queued."""
+
+    def abort(self) -> None:
+        """Give up: writing failed."""
+
+
+class Flusher:
+    """Lets the sockets of one IOLoop write at the end of its turn, each once, in slices per turn.
+
+    Parameters
+    ----------
+    slice_size : int
+        Sockets written per turn; between two slices of a large room the loop serves everybody
+        else.
+    """
+
+    def __init__(self, slice_size: int = 128) -> None:
+        self._slice_size = slice_size
+        self._marked: deque[Flushable] = deque()
+        self._is_scheduled = False
+        # Without a context of its own, each turn would copy the one of whoever sent first.
+        self._context = Context()
+
+    def mark(self, socket: Flushable) -> None:
+        """See to it that `socket` flushes (called by its `send`, not by you)."""
+        self._marked.append(socket)
+        if not self._is_scheduled:
+            self._schedule()
+
+    def flush(self) -> None:
+        """Write the first slice now; at the end of a link read, that saves a turn of the loop."""
+        marked = self._marked
+        for _ in range(min(self._slice_size, len(marked))):
+            socket = marked.popleft()
+            try:
+                socket.flush_now()
+            except Exception:
+                # One broken socket must not keep the others from being written.
+                _log.exception("A WebSocket could not be written and is cut")
+                socket.abort()
+
+    def _schedule(self) -> None:
+        self._is_scheduled = True
+        # Not add_callback: that is for any thread, and wakes the loop by a system call.
+        loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]  # it always is
+        asyncio's loop.call_soon(self._run, context=self._context)
+
+    def _run(self) -> None:
+        self._is_scheduled = False
+        self.flush()
+        if self._marked:
+            self._schedule()
+
+
+class Transport(Protocol):
+    """The few things a WebSocket needs; none of them raises. It starts paused."""
+
+    def write(self, data: bytes) -> int:
+        """Give how many bytes the operating system took; the rest is kept, `drained` will tell.
+
+        Must not be called between a short count and `drained`.
+        """
+
+    def pause(self) -> None:
+        """Stop reading; at most one read that is under way still arrives."""
+
+    def resume(self) -> None:
+        """Begin to read, or read on."""
+
+    def shut_down_writing(self) -> None:
+        """Tell the peer that nothing follows, and read on: unread data would be a reset."""
+
+    def close(self) -> None:
+        """Close; everything must have been written."""
+
+    def abort(self) -> None:
+        """Reset the connection, so that the kernel drops what the peer did not read, too."""
