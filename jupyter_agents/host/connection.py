@@ -1,0 +1,271 @@
+"""A client's socket as the agent sees it.
+
+The socket itself is in the server process; this is its stand-in on the agents' thread. What must survive a kernel
+restart (state, tags, flags) is attached to the server's record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import Context
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from jupyter_agents.protocol import closing, messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jupyter_agents.host.agent import Agent
+    from jupyter_agents.host.instance import AgentInstance
+    from jupyter_agents.protocol.http import Headers, Request
+
+__all__ = ["MAX_STATE_BYTES", "Connection", "ConnectionContext", "Connections", "to_payload"]
+
+MAX_STATE_BYTES = 16_384
+"""How long a connection's state may be as JSON, in bytes."""
+
+ReadyState = Literal["connecting", "open", "closing", "closed"]
+
+
+def to_payload(message: object) -> tuple[bytes, bool]:
+    """Bytes for the wire, and whether they are binary; TypeError for what is neither text nor bytes."""
+    if isinstance(message, str):
+        return message.encode("utf-8", "replace"), False
+    if isinstance(message, bytes):
+        return message, True
+    try:
+        return memoryview(message).tobytes(), True  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"A message must be str or bytes, not {type(message).__name__}; "
+            "send_json and broadcast_json take anything that JSON can carry"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionContext:
+    """How a connection came about: the upgrade request, and its parts by name."""
+
+    request: Request
+
+    @property
+    def url(self) -> str:
+        """The whole URL, without Jupyter's credential."""
+        return self.request.url
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The first value of each query name."""
+        return self.request.query
+
+    @property
+    def headers(self) -> Headers:
+        """By name in any case."""
+        return self.request.headers
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """Without Jupyter's own."""
+        return self.request.cookies
+
+    @property
+    def user(self) -> Mapping[str, Any] | None:
+        """Jupyter's identity of the client."""
+        return self.request.user
+
+
+class Connections(Sequence["Connection"]):
+    """A snapshot of connections, in the order they came."""
+
+    def __init__(self, items: Sequence[Connection]) -> None:
+        self._items = items
+
+    @overload
+    def __getitem__(self, index: int) -> Connection: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Connection]: ...
+    def __getitem__(self, index: int | slice) -> Connection | Sequence[Connection]:
+        return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._items)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} connections: {', '.join(c.id for c in self._items[:5])}{' …' * (len(self) > 5)}>"
+
+
+class Connection:
+    """One client's connection to one agent instance.
+
+    Thread
+    ------
+    Read from anywhere; `send`, `close` and `set_state` may be called from anywhere and are queued in order.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_context",
+        "_instance",
+        "_state",
+        "accepted",
+        "bytes_in",
+        "bytes_out",
+        "connect_ran",
+        "ctx",
+        "ending",
+        "extended",
+        "flags",
+        "greeted",
+        "held",
+        "held_back",
+        "id",
+        "inbox",
+        "inbox_bytes",
+        "messages_in",
+        "messages_out",
+        "number",
+        "opened_at",
+        "ready_state",
+        "running",
+        "tags",
+    )
+
+    def __init__(
+        self,
+        instance: AgentInstance,
+        number: int,
+        connection_id: str,
+        request: Request,
+        *,
+        extended: bool = False,
+        opened_at: float = 0.0,
+    ) -> None:
+        self._instance = instance
+        self.number = number
+        self.id = connection_id
+        self.ctx = ConnectionContext(request)
+        self.extended = extended
+        self.opened_at = opened_at
+        self.ready_state: ReadyState = "connecting"
+        self.tags: tuple[str, ...] = (connection_id,)
+        self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
+        self._state: Any = None
+        self._context = Context()
+        # what follows is the door's: see instance/door.py
+        self.flags: dict[str, bool] = {"readonly": False, "protocol": True}
+        self.accepted = self.connect_ran = self.greeted = False
+        self.ending: tuple[int, str, bool] | None = None
+        self.running = 0
+        self.inbox: deque[tuple[bytes, bool]] = deque()
+        self.inbox_bytes = 0
+        self.held_back = False
+        self.held: list[tuple[int, bytes, bool]] = []
+
+    @property
+    def agent(self) -> Agent:
+        """The instance this connection belongs to."""
+        return self._instance.agent
+
+    @property
+    def uri(self) -> str:
+        """The URL the client opened, without Jupyter's credential."""
+        return self.ctx.request.url
+
+    @property
+    def user(self) -> Mapping[str, Any] | None:
+        """Jupyter's identity of the client, or None."""
+        return self.ctx.request.user
+
+    @property
+    def readonly(self) -> bool:
+        """Whether this connection may not change the agent's state."""
+        return self.flags["readonly"]
+
+    @property
+    def state(self) -> Any:
+        """This connection's own value, None at first; never sent to the client, kept over a kernel restart."""
+        return self._state
+
+    def set_state(self, value: Any | Callable[[Any], Any]) -> Any:
+        """Replace this connection's state, or compute it from the old one; returns the new value.
+
+        Raises
+        ------
+        TypeError
+            When JSON cannot carry it.
+        ValueError
+            When it is longer than 16 384 bytes as JSON. The old value stays.
+        """
+        new = value(self._state) if callable(value) else value
+        packed = messages.encode(new)
+        if len(packed) > MAX_STATE_BYTES:
+            raise ValueError(
+                f"A connection's state may have {MAX_STATE_BYTES} bytes as JSON, this one has {len(packed)}"
+            )
+        self._state = new
+        self._instance.attach(self, state=packed.decode())
+        return new
+
+    def send(self, message: str | bytes | bytearray | memoryview) -> bool:
+        """Send one message; False when the connection is closed already. TypeError for anything but text or bytes."""
+        payload, binary = to_payload(message)
+        return self._instance.send(self, payload, binary)
+
+    def send_json(self, value: Any) -> bool:
+        """Send a value as JSON text."""
+        return self._instance.send(self, messages.encode(value), False)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection; the first close wins.
+
+        Parameters
+        ----------
+        code : int
+            1000–1003, 1007–1014 or 3000–4999. Clients of the SDK do not come back after 1008 and 4000–4999.
+        reason : str
+            At most 123 bytes as UTF-8.
+
+        Raises
+        ------
+        ValueError
+            For any other code, or a longer reason.
+        """
+        closing.check_close(code, reason)
+        self._instance.close(self, code, reason)
+
+    # -- for the door --------------------------------------------------------------------------
+
+    def attachment(self) -> dict[str, Any]:
+        """What the server's record remembers of a connection that was accepted."""
+        return {"accepted": True, "tags": self.tags, "flags": self.flags}
+
+    def recall(self, attached: Mapping[str, Any]) -> None:
+        """Take back what the server's record remembered."""
+        self.flags.update(attached.get("flags") or {})
+        self.tags = tuple(attached.get("tags") or (self.id,))
+        packed = attached.get("state")
+        self._state = messages.decode(packed) if packed else None
+
+    def keep(self, payload: bytes, binary: bool) -> None:
+        """Let a message wait its turn."""
+        self.inbox.append((payload, binary))
+        self.inbox_bytes += len(payload) + 64
+
+    def next_kept(self) -> tuple[bytes, bool]:
+        """The message that waits longest."""
+        payload, binary = self.inbox.popleft()
+        self.inbox_bytes -= len(payload) + 64
+        return payload, binary
+
+    def take_held(self) -> list[tuple[int, bytes, bool]]:
+        """What was sent before the connection was accepted: frame kind, payload, whether to it alone."""
+        held, self.held = self.held, []
+        return held
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} {self.ready_state}>"

@@ -1,0 +1,358 @@
+"""The host: which classes live in this process, which instances, and the frames that come and go for them.
+
+On the agents' thread, or on a test's loop; turns and threads are `thread.py`'s. Its other half, in the server, is
+`link/relay.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import struct
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from jupyter_agents.errors import ServeError
+from jupyter_agents.host.agent import Agent
+from jupyter_agents.host.connection import Connection
+from jupyter_agents.host.thread import AgentLoop
+from jupyter_agents.instance.instance import AgentInstance
+from jupyter_agents.instance.requests import Requests
+from jupyter_agents.link.frames import Kind, unpack_object
+from jupyter_agents.protocol import closing
+from jupyter_agents.protocol.http import Request
+from jupyter_agents.protocol.names import spellings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jupyter_agents.host.storage import Storage
+    from jupyter_agents.host.thread import Uplink
+
+__all__ = ["AgentHost", "HostEvent", "HostLimits", "Hosted"]
+
+_log = logging.getLogger("jupyter_agents")
+_CLOSED = struct.Struct(">HB")
+
+
+@dataclass(frozen=True)
+class HostLimits:
+    """What the host bounds."""
+
+    max_running: int = 1_000
+    """Handlers of one connection that may be under way (awaiting) at once; then its sender waits."""
+
+    inbox_bytes: int = 1024 * 1024
+    """Bytes of one connection that may wait for its agent before its sender is made to wait."""
+
+    outbox_bytes: int = 256 * 1024 * 1024
+    """Bytes that agents may have sent and the link has not taken; past it a send raises LinkError."""
+
+    settle_s: float = 0.1
+    """How long a state must be quiet before clients of the SDK that wrote it are told what holds."""
+
+    stop_s: float = 2.0
+    """How long `on_stop` and `on_close` may take when the kernel shuts down."""
+
+
+@dataclass(eq=False)
+class Hosted:
+    """A class as it was last served."""
+
+    cls: type[Agent]
+    agent: str
+    spellings: tuple[str, ...]
+    storage: Storage
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    takeover: bool = False
+    instances: dict[str, AgentInstance] = field(default_factory=dict)
+
+    def registration(self) -> dict[str, Any]:
+        """The object of a SERVE frame."""
+        gate = self.cls.on_before_connect.__func__ is not Agent.on_before_connect.__func__  # type: ignore[attr-defined]
+        cors = self.cls.cors
+        return {
+            "agent": self.agent,
+            "class": self.cls.__name__,
+            "spellings": self.spellings,
+            "takeover": self.takeover,
+            "options": {"gate": gate, "cors": cors if isinstance(cors, bool) else dict(cors)},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class HostEvent:
+    """Something an observer may show: ``connect``, ``message``, ``broadcast``, ``state``, ``call``, ``error``, …"""
+
+    kind: str
+    agent: str
+    name: str
+    data: dict[str, Any]
+    time: float
+
+
+class AgentHost(AgentLoop):
+    """Runs agents on one loop.
+
+    Parameters
+    ----------
+    loop : asyncio.AbstractEventLoop
+        Where agents run.
+    thread_id : int
+        The loop's thread; work from any other is posted.
+    limits : HostLimits
+        What is bounded.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        thread_id: int | None = None,
+        limits: HostLimits | None = None,
+    ) -> None:
+        self.limits = limits or HostLimits()
+        super().__init__(loop, thread_id, self.limits.outbox_bytes)
+        self.classes: dict[str, Hosted] = {}
+        self.connections: dict[int, Connection] = {}
+        self.server: dict[str, Any] = {}
+        self.watched = False
+        self.dropped = 0
+        self._requests = Requests(self)
+        self._numbers = count(1)
+        self._agreements: dict[int, tuple[Hosted, asyncio.Future[None]]] = {}
+        self._watchers: list[Callable[[HostEvent], None]] = []
+        self._handlers: dict[int, Callable[[int, bytes], None]] = {
+            Kind.OPEN: self._open,
+            Kind.CLOSED: self._closed,
+            Kind.FAILED: self._failed,
+            Kind.REQUEST: self._requests.request,
+            Kind.ABANDON: self._requests.abandon,
+            Kind.ASK: self._requests.ask,
+            Kind.SERVED: self._served,
+            Kind.TAKEN: self._taken,
+        }
+
+    # -- frames from the link ------------------------------------------------------------------
+
+    def frames(self, frames: Iterable[tuple[int, int, bytes]]) -> None:
+        """Take what one read of the link brought, then end the turn. One bad frame is that frame's."""
+        connections = self.connections
+        for kind, number, payload in frames:
+            try:
+                if kind <= Kind.BINARY:
+                    connection = connections.get(number)
+                    if connection is None:
+                        self.dropped += 1
+                    else:
+                        door = connection._instance.door
+                        door.received(connection, payload, kind == Kind.BINARY)
+                else:
+                    self._handlers[kind](number, payload)
+            except Exception:
+                _log.exception("A frame of kind %s could not be handled", kind)
+        self.end_turn()
+
+    def link_up(self, uplink: Uplink, server: dict[str, Any]) -> None:
+        """The link stands: say again what is served. Another server than before knows none of our connections."""
+        if server.get("server_id") != self.server.get("server_id"):
+            self._forget_connections()
+        self.server, self.uplink = server, uplink
+        for hosted in self.classes.values():
+            self._register(hosted)
+
+    def link_down(self) -> None:
+        """The link is gone; the server keeps the clients meanwhile."""
+        self.uplink = None
+
+    def _open(self, number: int, payload: bytes) -> None:
+        about = unpack_object(payload)
+        known = self.connections.get(number)
+        if (
+            known is not None
+        ):  # the link broke for a moment, this process and the connection lived on
+            self.send_object(Kind.ATTACH, number, known.attachment() if known.accepted else {})
+            return
+        instance = self.instance(self.classes[about["agent"]], about["name"])
+        connection = Connection(
+            instance,
+            number,
+            about["id"],
+            Request.from_dict(about.get("request") or {}),
+            extended=bool(about.get("extended")),
+            opened_at=float(about.get("opened_at") or 0),
+        )
+        self.connections[number] = connection
+        instance.door.opened(
+            connection, about.get("attached") or {}, resumed=bool(about.get("resumed"))
+        )
+
+    def _closed(self, number: int, payload: bytes) -> None:
+        connection = self.connections.pop(number, None)
+        if connection is not None:
+            code, was_clean = _CLOSED.unpack_from(payload)
+            reason = payload[_CLOSED.size :].decode("utf-8", "replace")
+            connection._instance.door.closed(connection, code, reason, was_clean)
+
+    def _failed(self, number: int, payload: bytes) -> None:
+        connection = self.connections.get(number)
+        if connection is not None:
+            connection._instance.door.failed(connection, payload.decode("utf-8", "replace"))
+
+    def _forget_connections(self) -> None:
+        connections, self.connections = self.connections, {}
+        for connection in connections.values():
+            connection._instance.door.closed(connection, closing.ABNORMAL, "", False)
+
+    def _register(self, hosted: Hosted) -> asyncio.Future[None]:
+        number, agreed = next(self._numbers), self.loop.create_future()
+        self._agreements[number] = hosted, agreed
+        agreed.add_done_callback(lambda f: f.cancelled() or f.exception())
+        self.send_object(Kind.SERVE, number, hosted.registration())
+        return agreed
+
+    def _served(self, number: int, payload: bytes) -> None:
+        hosted, agreed = self._agreements.pop(number)
+        error = unpack_object(payload).get("error")
+        if error is None:
+            agreed.done() or agreed.set_result(None)
+            return
+        if not hosted.instances:
+            self.classes.pop(hosted.agent, None)
+        _log.warning("%s is not served: %s", hosted.cls.__name__, error)
+        agreed.done() or agreed.set_exception(ServeError(str(error)))
+
+    def _taken(self, number: int, payload: bytes) -> None:
+        agent = str(unpack_object(payload)["agent"])
+        hosted = self.classes.pop(agent, None)
+        if hosted is None:
+            return
+        _log.warning("%s was taken over by another kernel", hosted.cls.__name__)
+        for instance in list(hosted.instances.values()):
+            for connection in instance.connections():
+                self.connections.pop(connection.number, None)
+                instance.delist(connection, "closed")
+            instance.stop()
+
+    async def _emptied(self, hosted: Hosted) -> None:
+        """Wait until the server has said that the clients are gone, within the time limit for stopping."""
+        deadline = self.loop.time() + self.limits.stop_s
+        while any(i.members for i in hosted.instances.values()) and self.loop.time() < deadline:
+            await asyncio.sleep(0.01)
+
+    # -- classes -------------------------------------------------------------------------------
+
+    def serve(self, hosted: Hosted) -> asyncio.Future[None]:
+        """Take a class in, or its new code; done when the server agreed. ServeError when it did not."""
+        known = self.classes.get(hosted.agent)
+        self._check_spellings(hosted)
+        if known is not None:
+            self._replace(known, hosted)
+            hosted = known
+        self.classes[hosted.agent] = hosted
+        return self._register(hosted)
+
+    def _check_spellings(self, hosted: Hosted) -> None:
+        for other in self.classes.values():
+            shared = set(other.spellings) & set(hosted.spellings)
+            if other.agent != hosted.agent and shared:
+                raise ServeError(
+                    f"{hosted.cls.__name__} and {other.cls.__name__} meet at agents/{min(shared)}; "
+                    'give one of them another address: serve(…, slug="…")'
+                )
+
+    def _replace(self, known: Hosted, new: Hosted) -> None:
+        old_cls, old_context = known.cls, known.context
+        known.cls, known.context = new.cls, new.context
+        try:
+            adopt = [i.replace_class(new.cls) for i in known.instances.values()]
+        except Exception:
+            known.cls, known.context = old_cls, old_context
+            raise
+        known.takeover = new.takeover
+        known.storage = new.storage
+        for go_on in adopt:
+            go_on()
+
+    async def withdraw(self, agent: str, reason: str = "The agent was stopped") -> None:
+        """Serve a class no longer: clients are closed with 1001, `on_close` and `on_stop` run."""
+        hosted = self.classes.pop(agent, None)
+        if hosted is None:
+            return
+        self.send_object(Kind.WITHDRAW, 0, {"agent": agent, "reason": reason})
+        await self._emptied(hosted)
+        for instance in list(hosted.instances.values()):
+            instance.stop()
+        await self.idle()
+
+    def find(self, agent: str | type) -> Hosted:
+        """The class served under this spelling, or this very class; LookupError otherwise."""
+        for hosted in self.classes.values():
+            if hosted.cls is agent or agent in hosted.spellings:
+                return hosted
+        if isinstance(agent, type):
+            return self.find(spellings(agent.__name__)[0])
+        raise LookupError(agent)
+
+    def instance(self, hosted: Hosted, name: str, props: Any = None) -> AgentInstance:
+        """The instance of this name, taken in on first use; it starts with its first arrival."""
+        instance = hosted.instances.get(name)
+        if instance is None:
+            instance = hosted.instances[name] = AgentInstance(self, hosted, name, props)
+        return instance
+
+    def remove(self, instance: AgentInstance) -> None:
+        """The instance has ended; its name is free."""
+        if instance.hosted.instances.get(instance.name) is instance:
+            del instance.hosted.instances[instance.name]
+        self.instance_is(instance, "gone")
+
+    def instance_is(self, instance: AgentInstance, state: str) -> None:
+        """Let the server and observers know that an instance woke, fell asleep or ended."""
+        word = {"agent": instance.hosted.agent, "name": instance.name, "state": state}
+        self.send_object(Kind.INSTANCE, 0, word)
+        self.event("instance", instance, {"state": state})
+
+    # -- watching and ending -------------------------------------------------------------------
+
+    def watch(self, listener: Callable[[HostEvent], None]) -> Callable[[], None]:
+        """Hear of everything, on the agents' thread; returns what ends it. Costs nothing while nobody does."""
+        self._watchers.append(listener)
+        self.watched = True
+
+        def unwatch() -> None:
+            if listener in self._watchers:
+                self._watchers.remove(listener)
+            self.watched = bool(self._watchers)
+
+        return unwatch
+
+    def event(self, kind: str, instance: AgentInstance, data: dict[str, Any]) -> None:
+        """Tell the watchers; one that fails is heard no more."""
+        if not self.watched:
+            return
+        event = HostEvent(kind, instance.hosted.agent, instance.name, data, self.loop.time())
+        for listener in list(self._watchers):
+            try:
+                listener(event)
+            except Exception:
+                _log.exception("A listener of the agents' host failed and is removed")
+                self._watchers.remove(listener)
+
+    async def idle(self) -> None:
+        """Return when no handler is under way, or after the time limit for stopping."""
+        tasks = {t for t in self._tasks if t is not asyncio.current_task()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.limits.stop_s)
+
+    async def stop(self) -> None:
+        """The kernel goes: `on_stop` runs everywhere within the time limit, and everything is saved."""
+        for hosted in self.classes.values():
+            for instance in list(hosted.instances.values()):
+                instance.stop()
+        await self.idle()
+        self.end_turn()
+        for storage in {hosted.storage for hosted in self.classes.values()}:
+            storage.close()
+        self._stopped = True

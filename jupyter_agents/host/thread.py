@@ -1,0 +1,346 @@
+"""The agents' thread: its event loop, its turns, and the watchdog that names what blocks it.
+
+Agents live beside the cells, so that they answer while a cell runs; an interrupt of a cell does not reach them. A
+*turn* is one uninterrupted run of agent code: at its end what was put off is done, the storage commits, and then the
+turn's frames leave in one write. In tests the loop is the test's own, and no thread is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jupyter_agents.errors import HostStopped, LinkError
+from jupyter_agents.link.frames import pack_object
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from jupyter_agents.host.storage import Storage
+
+__all__ = ["AgentLoop", "AgentThread", "Uplink"]
+
+_log = logging.getLogger("jupyter_agents")
+
+MAX_POSTED = 10_000
+"""What other threads may have posted and the agents' thread has not done; past it they wait."""
+
+FRAMES_A_WRITE = 1_000
+
+
+class Uplink(Protocol):
+    """What the host needs of its link: somewhere to put frames."""
+
+    def send_frames(self, frames: list[tuple[int, int, bytes]]) -> None:
+        """Send all of these in one write, in order; the list is the uplink's from now on."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether frames should wait here."""
+
+    async def drained(self) -> None:
+        """Return when the link has room."""
+
+
+class AgentLoop:
+    """Work on one loop, turn by turn, for callers on any thread.
+
+    Parameters
+    ----------
+    loop : asyncio.AbstractEventLoop
+        Where agents run.
+    thread_id : int, optional
+        The loop's thread; the calling one by default.
+    outbox_bytes : int
+        What may wait for the link; past it a send raises LinkError.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, thread_id: int | None, outbox_bytes: int
+    ) -> None:
+        self.loop = loop
+        self.uplink: Uplink | None = None
+        self.running: Callable[..., Any] | None = None
+        """The author's function that was called last, for the watchdog."""
+        self._thread_id = thread_id or threading.get_ident()
+        self._outbox: list[tuple[int, int, bytes]] = []
+        self._outbox_bytes = 0
+        self._outbox_limit = outbox_bytes
+        self._turn_planned = False
+        self._later: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._posted: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._post_planned = False
+        self._touched: set[Storage] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopped = False
+
+    # -- threads -------------------------------------------------------------------------------
+
+    def is_here(self) -> bool:
+        """Whether the caller is on the agents' thread."""
+        return threading.get_ident() == self._thread_id
+
+    def do(self, function: Callable[..., None], *args: Any) -> None:
+        """Do it now on the agents' thread, else post it; order is kept per posting thread."""
+        if threading.get_ident() == self._thread_id and not self._posted:
+            function(*args)
+        else:
+            self.post(function, *args)
+
+    def post(self, function: Callable[..., None], *args: Any) -> None:
+        """Queue work for the agents' thread, with one wake-up however much is queued."""
+        if self._stopped:
+            raise HostStopped
+        if len(self._posted) >= MAX_POSTED:
+            self._wait_for_room()
+        self._posted.append((function, args))
+        if not self._post_planned:
+            self._post_planned = True
+            self.loop.call_soon_threadsafe(self._run_posted)
+
+    def _wait_for_room(self) -> None:
+        # a cell that sends faster than the link takes it is slowed down here; nothing is lost
+        while len(self._posted) >= MAX_POSTED and not self._stopped and not self.is_here():
+            time.sleep(0.001)
+
+    def _run_posted(self) -> None:
+        self._post_planned = False
+        posted = self._posted
+        while posted and not self._is_full():
+            function, args = posted.popleft()
+            try:
+                function(*args)
+            except Exception:
+                _log.exception("Work for the agents' thread failed")
+            if len(self._outbox) >= FRAMES_A_WRITE:
+                self.end_turn()
+        self.end_turn()
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Run a function, sync or async, on the agents' thread, in order with what was posted before."""
+        future: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                result = function(*args)
+            except BaseException as error:
+                self._deliver(future.set_exception, error)
+                return
+            if inspect.isawaitable(result):
+                self._resolve_later(future, result)
+            else:
+                self._deliver(future.set_result, result)
+
+        if self.is_here():
+            work()
+        else:
+            self.post(work)
+        return future
+
+    def _deliver(self, settle: Callable[[Any], None], value: Any) -> None:
+        self.end_turn()  # what the caller did is saved and told before the caller goes on
+        settle(value)
+
+    def _resolve_later(self, future: Future[Any], result: Awaitable[Any]) -> None:
+        def ended(value: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._deliver(future.set_exception, error)
+            else:
+                self._deliver(future.set_result, value)
+
+        task = self.spawn(result, contextvars.copy_context(), ended)
+        future.add_done_callback(
+            lambda f: self.loop.call_soon_threadsafe(task.cancel) if f.cancelled() else None
+        )
+
+    def spawn(
+        self,
+        awaitable: Awaitable[Any],
+        context: contextvars.Context,
+        done: Callable[[Any, BaseException | None], None],
+    ) -> asyncio.Task[Any]:
+        """Make a task of what a hook left to await; `done` gets its value or its error."""
+        coroutine = awaitable if inspect.iscoroutine(awaitable) else _await(awaitable)
+        task: asyncio.Task[Any] = context.run(self.loop.create_task, coroutine)
+        self._tasks.add(task)
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled():
+                done(None, asyncio.CancelledError())
+            else:
+                error = task.exception()
+                done(None if error else task.result(), error)
+            self.end_turn()
+
+        task.add_done_callback(ended)
+        return task
+
+    # -- the turn ------------------------------------------------------------------------------
+
+    def send(self, kind: int, number: int, payload: bytes = b"") -> None:
+        """Queue one frame for the end of this turn."""
+        if self._outbox_bytes > self._outbox_limit:
+            raise LinkError("Jupyter Server does not keep up with what the agents send")
+        self._outbox.append((kind, number, payload))
+        self._outbox_bytes += len(payload)
+        if not self._turn_planned:
+            self.turn()
+
+    def send_object(self, kind: int, number: int, value: Any) -> None:
+        """Queue one frame of our own control data."""
+        self.send(kind, number, pack_object(value))
+
+    def later(self, function: Callable[..., None], *args: Any) -> None:
+        """Do it at the end of this turn, before its frames leave."""
+        self._later.append((function, args))
+        self.turn()
+
+    def touched(self, storage: Storage) -> None:
+        """This storage has something to commit with this turn."""
+        self._touched.add(storage)
+        self.turn()
+
+    def turn(self) -> None:
+        """Make sure that the turn is ended soon."""
+        if not self._turn_planned:
+            self._turn_planned = True
+            self.loop.call_soon(self.end_turn)
+
+    def end_turn(self) -> None:
+        """Finish what was put off, commit, and let the frames leave, in this order."""
+        self._turn_planned = True  # what is done now need not plan another one
+        rounds = len(self._later) + 10_000
+        while self._later and rounds:
+            rounds -= 1
+            function, args = self._later.popleft()
+            function(*args)
+        if self._touched:
+            self._commit()
+        self._turn_planned = False
+        if self._outbox and not self._is_full():
+            outbox, self._outbox = self._outbox, []
+            self._outbox_bytes = 0
+            if self.uplink is not None:
+                self.uplink.send_frames(outbox)
+        if self._later:
+            self.turn()
+
+    def _is_full(self) -> bool:
+        return self.uplink is not None and self.uplink.is_full
+
+    def link_has_room(self) -> None:
+        """The link takes more: what waited goes on."""
+        self.end_turn()
+        if self._posted:
+            self._run_posted()
+
+    def _commit(self) -> None:
+        touched, self._touched = self._touched, set()
+        for storage in touched:
+            try:
+                storage.commit()
+            except Exception:
+                _log.exception("The agents' state could not be saved")
+
+    async def drained(self) -> None:
+        """Return when the link has room."""
+        if self.uplink is not None:
+            self.end_turn()
+            await self.uplink.drained()
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+class AgentThread:
+    """Starts on creation; `stop` ends it.
+
+    Parameters
+    ----------
+    name : str
+        The thread's name, seen in debuggers.
+    on_stall : callable, optional
+        Called on the watchdog's thread with the seconds that the loop has not turned, once per stall.
+    stall_s : float
+        How long the loop may stand still before `on_stall`.
+    """
+
+    def __init__(
+        self,
+        name: str = "jupyter-agents",
+        on_stall: Callable[[float], None] | None = None,
+        stall_s: float = 1.0,
+    ) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._on_stall = on_stall
+        self._stall_s = stall_s
+        self._stopped = threading.Event()
+        # an empty context: the thread must not hold on to the cell that happened to start it
+        context = contextvars.Context()
+        self._thread = threading.Thread(
+            target=context.run, args=(self._run,), name=name, daemon=True
+        )
+        self._thread.start()
+        if on_stall is not None:
+            threading.Thread(target=self._watch, name=f"{name}-watchdog", daemon=True).start()
+
+    @property
+    def ident(self) -> int:
+        """The thread's identity, for `threading.get_ident`."""
+        return self._thread.ident or 0
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the loop still turns."""
+        return self._thread.is_alive() and not self._stopped.is_set()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self._wind_down()
+
+    def _wind_down(self) -> None:
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End the loop; returns when it has ended, or after `timeout_s` when a hook blocks it."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        if threading.get_ident() != self.ident:
+            self._thread.join(timeout_s)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> None:
+        """Run something on the loop, soon."""
+        self.loop.call_soon_threadsafe(function, *args)
+
+    def _watch(self) -> None:
+        while not self._stopped.is_set():
+            turned = threading.Event()
+            try:
+                self.loop.call_soon_threadsafe(turned.set)
+            except RuntimeError:
+                return
+            if not turned.wait(self._stall_s) and not self._stopped.is_set():
+                assert self._on_stall is not None
+                self._on_stall(self._stall_s)
+                turned.wait()
+            self._stopped.wait(self._stall_s / 2)

@@ -1,0 +1,279 @@
+"""The kernel's end of the link: finds a Jupyter Server, proves itself, and moves frames in batches.
+
+The server's address is in the environment that kernels inherit; else the runtime directory's sockets are tried, newest
+first. A lost link is tried again for as long as the kernel lives. Its other half is `server/downlink.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from jupyter_core.paths import jupyter_runtime_dir
+
+from jupyter_agents.errors import LinkError, LinkRefused, LinkVersionMismatch
+from jupyter_agents.link.frames import FrameReader, Kind, head, pack_object, unpack_object
+from jupyter_agents.link.handshake import KernelHandshake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jupyter_agents.host.host import AgentHost
+
+__all__ = ["KernelUplink", "kernel_key", "link_candidates"]
+
+LINK_ENV = "JUPYTER_AGENTS_LINK"
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+WRITE_HIGH_BYTES = 4 * 1024 * 1024
+HANDSHAKE_S = 5.0
+RETRY_S = 0.5
+RETRY_LONGEST_S = 5.0
+
+_log = logging.getLogger("jupyter_agents")
+
+
+def kernel_key() -> bytes | None:
+    """The key of this kernel's connection file; None where this process is no Jupyter kernel."""
+    kernelapp = sys.modules.get("ipykernel.kernelapp")
+    if kernelapp is None or not kernelapp.IPKernelApp.initialized():
+        return None
+    session = kernelapp.IPKernelApp.instance().session
+    return bytes(session.key) or None
+
+
+def link_candidates() -> list[str]:
+    """Addresses of servers that may be ours, likeliest first: a socket's path, or ``tcp://HOST:PORT``."""
+    found = [os.environ[LINK_ENV]] if os.environ.get(LINK_ENV) else []
+    try:
+        sockets = sorted(
+            Path(jupyter_runtime_dir()).glob("jpagents-*.sock"),
+            key=lambda path: path.stat().st_mtime,
+            reverse=True,
+        )
+    except OSError:
+        sockets = []
+    return list(dict.fromkeys([*found, *map(str, sockets)]))
+
+
+class KernelUplink:
+    """A link that comes back: `connect` once, then it keeps itself up.
+
+    Parameters
+    ----------
+    host : AgentHost
+        Whose frames it moves; everything runs on its loop.
+    key : bytes
+        The kernel's key.
+    about : dict
+        For people: ``notebook``, ``pid``.
+    candidates : callable
+        Where to look; asked again at each try.
+    """
+
+    def __init__(
+        self,
+        host: AgentHost,
+        key: bytes,
+        about: dict[str, Any] | None = None,
+        candidates: Callable[[], Iterable[str]] = link_candidates,
+    ) -> None:
+        self._host = host
+        self._key = key
+        self._about = about or {"notebook": os.environ.get("JPY_SESSION_NAME"), "pid": os.getpid()}
+        self._candidates = candidates
+        self._end: _LinkEnd | None = None
+        self._retrying: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    async def connect(self) -> bool:
+        """Try every candidate once; False when no server knows this kernel.
+
+        Raises
+        ------
+        LinkVersionMismatch
+            When a server was found that speaks another version, and no other took us.
+        """
+        mismatch: LinkVersionMismatch | None = None
+        for address in self._candidates():
+            try:
+                await self._open(address)
+            except LinkVersionMismatch as error:
+                mismatch = error
+            except (OSError, LinkError, asyncio.TimeoutError) as error:
+                _log.debug("No link at %s: %s", address, error)
+            else:
+                return True
+        if mismatch is not None:
+            raise mismatch
+        return False
+
+    async def _open(self, address: str) -> None:
+        loop = self._host.loop
+        end = _LinkEnd(
+            self._host, KernelHandshake(self._key, secrets.token_hex(16), _package()), self._about
+        )
+        end.on_lost = self._lost
+        # in an empty context: the transport must not keep the cell's context alive
+        context = contextvars.Context()
+        task = context.run(loop.create_task, _dial(loop, end, address))
+        transport, _ = await asyncio.wait_for(task, HANDSHAKE_S)
+        try:
+            await asyncio.wait_for(asyncio.shield(end.ready), HANDSHAKE_S)
+        except BaseException:
+            transport.abort()
+            raise
+        self._end = end
+        self._host.link_up(end, end.server)
+
+    def _lost(self, end: _LinkEnd) -> None:
+        if end is not self._end:
+            return
+        self._end = None
+        self._host.link_down()
+        if not self._stopped:
+            self._retrying = self._host.loop.create_task(self._retry())
+
+    async def _retry(self) -> None:
+        delay = RETRY_S
+        while not self._stopped:
+            await asyncio.sleep(delay)
+            try:
+                if await self.connect():
+                    return
+            except LinkVersionMismatch as error:
+                _log.error("%s", error)
+            delay = min(delay * 1.5, RETRY_LONGEST_S)
+
+    def stop(self) -> None:
+        """Hang up for good."""
+        self._stopped = True
+        if self._retrying is not None:
+            self._retrying.cancel()
+        if self._end is not None:
+            self._end.hang_up()
+
+
+class _LinkEnd(asyncio.BufferedProtocol):
+    """One connection to one server."""
+
+    def __init__(self, host: AgentHost, handshake: KernelHandshake, about: dict[str, Any]) -> None:
+        self._host = host
+        self._handshake = handshake
+        self._about = about
+        self._reader = FrameReader(MAX_FRAME_BYTES)
+        self._transport: asyncio.Transport | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+        self._frames: Callable[[list[tuple[int, int, bytes]]], None] = self._shake_hands
+        self.ready: asyncio.Future[None] = host.loop.create_future()
+        self.server: dict[str, Any] = {}
+        self.on_lost: Callable[[_LinkEnd], None] = lambda end: None
+
+    # -- asyncio's -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        sock = transport.get_extra_info("socket")
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        hello = {**self._handshake.hello(), "about": self._about}
+        self.send_frames([(Kind.HELLO, 0, pack_object(hello))])
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._reader.space()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            frames = self._reader.filled(nbytes)
+            if frames:
+                self._frames(frames)
+        except LinkError as error:
+            self._fail(error)
+
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        self._room.set()
+        self._host.link_has_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._room.set()
+        if not self.ready.done():
+            self.ready.set_exception(LinkRefused("The server hung up during the handshake"))
+            self.ready.exception()
+        self.on_lost(self)
+
+    # -- ours ----------------------------------------------------------------------------------
+
+    def _shake_hands(self, frames: list[tuple[int, int, bytes]]) -> None:
+        for index, (kind, _, payload) in enumerate(frames):
+            if kind != Kind.HELLO:
+                raise LinkRefused("The server did not begin with a hello")
+            answer = self._handshake.receive(unpack_object(payload))
+            if answer is not None:
+                self.send_frames([(Kind.HELLO, 0, pack_object(answer))])
+                continue
+            self.server = {
+                **(self._handshake.welcome or {}),
+                "kernel_id": self._handshake.kernel_id,
+            }
+            self._frames = self._host.frames
+            self.ready.set_result(None)
+            if frames[index + 1 :]:
+                self._host.frames(frames[index + 1 :])
+            return
+
+    def _fail(self, error: LinkError) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(error)
+            self.ready.exception()
+        else:
+            _log.error("The link to Jupyter Server broke a rule: %s", error)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close after what is buffered is out."""
+        if self._transport is not None:
+            self._transport.close()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether frames should wait."""
+        return not self._room.is_set()
+
+    def send_frames(self, frames: list[tuple[int, int, bytes]]) -> None:
+        """One write for all of them."""
+        if self._transport is None:
+            return
+        parts: list[bytes] = []
+        for kind, number, payload in frames:
+            parts.append(head(kind, number, len(payload)))
+            parts.append(payload)
+        self._transport.write(b"".join(parts))
+
+    async def drained(self) -> None:
+        """Return when the link has room."""
+        await self._room.wait()
+
+
+async def _dial(loop: asyncio.AbstractEventLoop, end: _LinkEnd, address: str) -> tuple[Any, Any]:
+    if address.startswith("tcp://"):
+        host, _, port = address[6:].rpartition(":")
+        return await loop.create_connection(lambda: end, host, int(port))
+    return await loop.create_unix_connection(lambda: end, address)
+
+
+def _package() -> str:
+    from jupyter_agents import __version__
+
+    return __version__

@@ -1,0 +1,231 @@
+"""How connections come to an instance, talk to it, and go.
+
+Life of a connection here::
+
+    opened ─▶ (on_start) ─▶ tags, flags, on_connect ─▶ accepted: identity, state, what was held, then its messages
+       │                          │                        │
+       └── gone before: no hook   └─ raised: 1011          └─ closed ─▶ on_close, once
+
+No message reaches the agent before `on_connect` has ended; what the agent sends meanwhile is held and follows the
+protocol frames. A refused visitor gets what the agent sent to it, and the close.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from jupyter_agents.errors import RemoteProtocolError
+from jupyter_agents.instance.hooks import outcome
+from jupyter_agents.link.frames import Kind
+from jupyter_agents.protocol import closing, messages
+from jupyter_agents.protocol.names import check_tags
+
+if TYPE_CHECKING:
+    from jupyter_agents.host.connection import Connection
+    from jupyter_agents.host.host import AgentHost
+    from jupyter_agents.instance.instance import AgentInstance
+
+__all__ = ["Door"]
+
+
+class Door:
+    """The connections of one instance, from their coming to their going."""
+
+    def __init__(self, instance: AgentInstance, host: AgentHost) -> None:
+        self._instance = instance
+        self._host = host
+
+    # -- coming --------------------------------------------------------------------------------
+
+    def opened(self, connection: Connection, attached: dict[str, Any], *, resumed: bool) -> None:
+        """A socket opened, or is handed over again after the kernel was away."""
+        connection.recall(attached)
+        if resumed:
+            connection.accepted = connection.connect_ran = connection.greeted = True
+            self._instance.enlist(connection)
+            self._instance.sync.join(connection)
+            self._instance.arrive(
+                partial(self._resumed, connection), partial(self._lose, connection)
+            )
+        else:
+            self._instance.arrive(
+                partial(self._welcome, connection), partial(self._turn_away, connection)
+            )
+
+    def _resumed(self, connection: Connection) -> None:
+        self._refresh(connection)
+        self._instance.sync.resume(connection)
+        self.drain(connection)
+
+    def _turn_away(self, connection: Connection, error: BaseException) -> None:
+        self.shut(connection, closing.INTERNAL_ERROR, "Internal error")
+
+    def _refresh(self, connection: Connection) -> None:
+        connection._context = self._instance.hooks.context(connection)
+
+    def _welcome(self, connection: Connection) -> None:
+        if connection.ready_state != "connecting":
+            return
+        self._refresh(connection)
+        self._instance.enlist(connection)
+        connection.connect_ran = True
+        self._host.spawn(
+            self._greeting(connection), connection._context, partial(self._greeted, connection)
+        )
+
+    async def _greeting(self, connection: Connection) -> None:
+        agent, ctx = self._instance.agent, connection.ctx
+        tags = await outcome(agent.get_connection_tags(connection, ctx))
+        connection.tags = check_tags(connection.id, tags)
+        readonly = await outcome(agent.should_connection_be_readonly(connection, ctx))
+        protocol = await outcome(agent.should_send_protocol_messages(connection, ctx))
+        connection.flags.update(readonly=bool(readonly), protocol=bool(protocol))
+        self._host.running = agent.on_connect
+        await outcome(agent.on_connect(connection, ctx))
+
+    def _greeted(self, connection: Connection, value: Any, error: BaseException | None) -> None:
+        connection.greeted = True
+        if error is not None:
+            self._instance.hooks.report(connection, "on_connect", error)
+            self.shut(connection, closing.INTERNAL_ERROR, "Internal error")
+        if connection.ready_state == "open":
+            self._accept(connection)
+        elif connection.ending is not None:
+            self._say_goodbye(connection)
+
+    def _accept(self, connection: Connection) -> None:
+        self._host.send_object(Kind.ATTACH, connection.number, connection.attachment())
+        self._instance.sync.join(connection)
+        connection.accepted = True
+        for kind, payload in self._instance.sync.greeting(connection):
+            self._host.send(kind, connection.number, payload)
+        for kind, payload, _own in connection.take_held():
+            self._host.send(kind, connection.number, payload)
+        self.drain(connection)
+
+    # -- talking -------------------------------------------------------------------------------
+
+    def received(self, connection: Connection, payload: bytes, binary: bool) -> None:
+        """One message came; it is handled now, or waits for `on_start` and `on_connect`."""
+        connection.messages_in += 1
+        connection.bytes_in += len(payload)
+        if connection.accepted and self._instance.started and not connection.inbox:
+            if connection.running < self._host.limits.max_running:
+                self._take(connection, payload, binary)
+                return
+        connection.keep(payload, binary)
+        self.mind(connection)
+        if connection.accepted and not self._instance.started:
+            self._wake_for(connection)
+
+    def _wake_for(self, connection: Connection) -> None:
+        if not self._instance.starting:
+            self._instance.arrive(partial(self.drain, connection), partial(self._lose, connection))
+
+    def _lose(self, connection: Connection, error: BaseException) -> None:
+        connection.inbox.clear()
+        connection.inbox_bytes = 0
+        self.mind(connection)
+
+    def drain(self, connection: Connection) -> None:
+        """Handle what waits, as far as the limit on running handlers allows; then the close, if it came.
+
+        A close lifts the limit: `on_close` need not wait for a handler that hangs.
+        """
+        limit = self._host.limits.max_running
+        while connection.inbox and (connection.running < limit or connection.ending is not None):
+            self._take(connection, *connection.next_kept())
+        if connection.held_back:
+            self.mind(connection)
+        if connection.ending is not None and not connection.inbox:
+            self._say_goodbye(connection)
+
+    def mind(self, connection: Connection) -> None:
+        """Keep the balance of one connection: stop its sender while its agent is behind, let it go on after."""
+        limits = self._host.limits
+        if connection.inbox and connection.accepted and self._instance.started:
+            if connection.running < limits.max_running:
+                self._host.later(self.drain, connection)
+        behind = (
+            connection.inbox_bytes > limits.inbox_bytes or connection.running >= limits.max_running
+        )
+        if behind and not connection.held_back:
+            connection.held_back = True
+            self._host.send(Kind.HOLD, connection.number)
+        elif connection.held_back and not behind and not connection.inbox:
+            connection.held_back = False
+            self._host.send(Kind.RELEASE, connection.number)
+
+    def _take(self, connection: Connection, payload: bytes, binary: bool) -> None:
+        message: str | bytes = payload
+        if not binary:
+            message = payload.decode("utf-8", "replace")
+            frame = messages.read_client_frame(message, extended=connection.extended)
+            if frame is not None and self._is_ours(connection, frame):
+                return
+        if self._host.watched:
+            facts = {"connection": connection, "message": message}
+            self._host.event("message", self._instance, facts)
+        self._instance.hooks.run(
+            connection, connection._context, self._instance.agent.on_message, connection, message
+        )
+
+    def _is_ours(self, connection: Connection, frame: messages.ClientFrame) -> bool:
+        instance = self._instance
+        if isinstance(frame, messages.CallReceived):
+            instance.calls.start(connection, frame)
+        elif isinstance(frame, messages.StateReceived):
+            instance.sync.client_write(connection, frame)
+        elif isinstance(frame, messages.CancelReceived):
+            instance.calls.cancel(connection, frame.id)
+        elif isinstance(frame, messages.StateWanted):
+            instance.sync.whole(connection)
+        else:
+            instance.calls.refuse(connection, frame)
+            return False
+        return True
+
+    # -- going ---------------------------------------------------------------------------------
+
+    def failed(self, connection: Connection, text: str) -> None:
+        """The client broke a rule of the wire; the close follows."""
+        if self._instance.started:
+            self._instance.hooks.report(connection, "the client", RemoteProtocolError(text))
+
+    def closed(self, connection: Connection, code: int, reason: str, was_clean: bool) -> None:
+        """The socket is gone; `on_close` runs once if `on_connect` did, after the messages that came before."""
+        connection.ending = (code, reason, was_clean)
+        self._instance.delist(connection, "closed")
+        self._instance.calls.disconnected(connection)
+        if not connection.connect_ran:
+            connection.ending = None
+        elif not self._instance.started:
+            self._wake_for(connection)
+        elif connection.accepted:
+            self.drain(connection)
+        elif connection.greeted:
+            self._say_goodbye(connection)
+
+    def _say_goodbye(self, connection: Connection) -> None:
+        ending, connection.ending = connection.ending, None
+        if ending is not None:
+            self._instance.hooks.call(connection, "on_close", connection, *ending)
+
+    def close(self, connection: Connection, code: int, reason: str) -> None:
+        """Close from this side; the first close wins, and what was sent before goes out before."""
+        if connection.ready_state not in ("connecting", "open"):
+            return
+        self._instance.sync.flush()
+        for kind, payload, own in connection.take_held():
+            if own:
+                self._host.send(kind, connection.number, payload)
+        self.shut(connection, code, reason)
+
+    def shut(self, connection: Connection, code: int, reason: str) -> None:
+        """The close frame itself; the connection is no longer listed."""
+        if connection.ready_state in ("connecting", "open"):
+            self._instance.delist(connection, "closing")
+            self._host.send(
+                Kind.CLOSE, connection.number, code.to_bytes(2, "big") + reason.encode()
+            )

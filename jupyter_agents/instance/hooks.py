@@ -1,0 +1,134 @@
+"""The calling of the author's code: in the right context, sync or async, with every error heard.
+
+Hooks are called, never wrapped. Output of a hook goes to the cell that last served the class, because the hook runs in
+a copy of that cell's context.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from jupyter_agents.instance.current import CurrentAgent, current
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextvars import Context
+
+    from jupyter_agents.host.agent import Agent
+    from jupyter_agents.host.connection import Connection
+    from jupyter_agents.host.host import AgentHost
+    from jupyter_agents.instance.instance import AgentInstance
+    from jupyter_agents.protocol.http import Request
+
+__all__ = ["Hooks", "outcome"]
+
+
+async def outcome(result: Any) -> Any:
+    """The value of what a hook returned, awaited if it must be."""
+    return await result if inspect.isawaitable(result) else result
+
+
+class Hooks:
+    """Calls the hooks of one instance."""
+
+    def __init__(self, instance: AgentInstance, host: AgentHost) -> None:
+        self._instance = instance
+        self._host = host
+
+    def context(
+        self,
+        connection: Connection | None = None,
+        request: Request | None = None,
+        agent: Agent | None = None,
+    ) -> Context:
+        """A fresh context in which code knows whom it serves and prints under the serving cell."""
+        context = self._instance.hosted.context.copy()
+        if connection is not None and request is None:
+            request = connection.ctx.request
+        user = request.user if request is not None else None
+        who = CurrentAgent(agent or self._instance.object, connection, request, user)
+        context.run(current.set, who)
+        return context
+
+    def call(self, connection: Connection | None, name: str, *args: Any) -> None:
+        """Call a hook by name."""
+        context = connection._context if connection is not None else self.context()
+        self.run(connection, context, getattr(self._instance.agent, name), *args)
+
+    def run(
+        self,
+        connection: Connection | None,
+        context: Context,
+        function: Callable[..., Any],
+        *args: Any,
+    ) -> None:
+        """Call the author's function now; what it left to await becomes a task."""
+        self._host.running = function
+        try:
+            result = context.run(function, *args)
+        except Exception as error:
+            self.report(connection, function.__name__, error)
+            return
+        if result is not None and inspect.isawaitable(result):
+            self._go_on(connection, context, function.__name__, result)
+
+    def _go_on(
+        self, connection: Connection | None, context: Context, name: str, rest: Awaitable[Any]
+    ) -> None:
+        self._begin(connection)
+
+        def ended(value: Any, error: BaseException | None) -> None:
+            self._end(connection)
+            if error is not None:
+                self.report(connection, name, error)
+
+        self._host.spawn(rest, context, ended)
+
+    def _begin(self, connection: Connection | None) -> None:
+        if connection is not None:
+            connection.running += 1
+            if connection.running >= self._host.limits.max_running:
+                self._instance.door.mind(connection)
+
+    def _end(self, connection: Connection | None) -> None:
+        if connection is not None:
+            connection.running -= 1
+            if connection.held_back:
+                self._instance.door.mind(connection)
+
+    def report(self, connection: Connection | None, where: str, error: BaseException) -> None:
+        """Log an error under the serving cell, and tell the author's `on_error`."""
+        instance = self._instance
+        context = self.context(connection)
+        context.run(self._log, where, error)
+        facts = {"where": where, "error": error, "connection": connection}
+        self._host.event("error", instance, facts)
+        if where == "on_error" or instance.object is None:
+            return
+        try:
+            result = context.run(instance.object.on_error, connection, error)
+        except Exception as worse:
+            self.report(connection, "on_error", worse)
+            return
+        if inspect.isawaitable(result):
+            self._host.spawn(result, context, partial(self._on_error_ended, connection))
+
+    def _on_error_ended(
+        self, connection: Connection | None, value: Any, error: BaseException | None
+    ) -> None:
+        if error is not None:
+            self.report(connection, "on_error", error)
+
+    def _log(self, where: str, error: BaseException) -> None:
+        instance = self._instance
+        instance.log.error(
+            "%s %r: %s: %s: %s",
+            instance.hosted.cls.__name__,
+            instance.name,
+            where,
+            type(error).__name__,
+            error,
+            exc_info=(type(error), error, error.__traceback__),
+        )

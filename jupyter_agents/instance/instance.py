@@ -1,0 +1,271 @@
+"""One living agent under its address: when its object is made, starts, sleeps, and what it sends.
+
+Everything here runs on the agents' thread; nothing is half done between two turns of its loop. The other parts of an
+instance are `hooks` (calling), `door` (connections), `calls` and `sync` (state).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+from jupyter_agents.host.connection import Connections, to_payload
+from jupyter_agents.instance.calls import Calls
+from jupyter_agents.instance.door import Door
+from jupyter_agents.instance.hooks import Hooks, outcome
+from jupyter_agents.instance.sync import Sync
+from jupyter_agents.link.frames import Kind, pack_numbers
+from jupyter_agents.protocol import closing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jupyter_agents.host.agent import Agent
+    from jupyter_agents.host.connection import Connection
+    from jupyter_agents.host.host import AgentHost, Hosted
+
+__all__ = ["AgentInstance"]
+
+
+class AgentInstance:
+    """The seat of one agent object.
+
+    Parameters
+    ----------
+    host : AgentHost
+        Whose frames it sends.
+    hosted : Hosted
+        The class, as it was last served.
+    name : str
+        The instance's name.
+    props : Any
+        Handed to `on_start`.
+    """
+
+    def __init__(self, host: AgentHost, hosted: Hosted, name: str, props: Any = None) -> None:
+        self.host = host
+        self.hosted = hosted
+        self.name = name
+        self.props = props
+        self.log = logging.getLogger(f"jupyter_agents.{hosted.agent}")
+        self.members: dict[int, Connection] = {}
+        self.object: Agent | None = None
+        self.started = self.starting = False
+        self._arrivals: list[tuple[Callable[[], None], Callable[[BaseException], None]]] = []
+        self._everyone: bytes | None = None
+        self.hooks = Hooks(self, host)
+        self.door = Door(self, host)
+        self.calls = Calls(self, host)
+        self.sync = Sync(self, host)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    @property
+    def agent(self) -> Agent:
+        """The author's object; made now where there is none."""
+        if self.object is None:
+            self.object = self._make(self.hosted.cls)
+        return self.object
+
+    def _make(self, cls: type[Agent]) -> Agent:
+        agent = cls.__new__(cls)
+        agent.name = self.name
+        agent._instance = self
+        self.hooks.context(agent=agent).run(agent.__init__)  # type: ignore[misc]
+        self.sync.load_into(agent)
+        return agent
+
+    def arrive(self, work: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
+        """Do `work` once `on_start` has ended; `failed` instead when it raised. The next arrival tries again."""
+        if self.started:
+            work()
+            return
+        self._arrivals.append((work, failed))
+        if not self.starting:
+            self._start()
+
+    def _start(self) -> None:
+        self.starting = True
+        try:
+            agent = self.agent
+            context = self.hooks.context()
+            self.host.running = agent.on_start
+            result = context.run(agent.on_start, self.props)
+        except Exception as error:
+            self._start_ended(None, error)
+            return
+        if inspect.isawaitable(result):
+            self.host.spawn(outcome(result), context, self._start_ended)
+        else:
+            self._start_ended(None, None)
+
+    def _start_ended(self, value: Any, error: BaseException | None) -> None:
+        self.starting = False
+        self.started = error is None
+        arrivals, self._arrivals = self._arrivals, []
+        if error is not None:
+            self.hooks.report(None, "on_start", error)
+        else:
+            self.host.instance_is(self, "awake")
+        for work, failed in arrivals:
+            if error is None:
+                work()
+            else:
+                failed(error)
+
+    def replace_class(self, cls: type[Agent]) -> Callable[[], None]:
+        """Make a new object of `cls` with the state and the fields of the old one; call the result to go on with it.
+
+        In two steps, so that a class that fails for one instance replaces it for none.
+        """
+        old = self.object
+        if old is None:
+            return lambda: None
+        self.sync.flush()
+        new = self._make(cls)
+        new.__dict__.update({key: value for key, value in vars(old).items() if _is_field(key)})
+        changed = getattr(new, "on_code_changed", None)
+        if changed is not None:
+            self.hooks.context(agent=new).run(changed, old)
+
+        def adopt() -> None:
+            self.object = new
+            for connection in self.members.values():
+                connection._context = self.hooks.context(connection)
+
+        return adopt
+
+    def sleep(self) -> None:
+        """Let the object go; sockets stay, the next arrival wakes it with its stored state."""
+        self.sync.flush()
+        self.object, self.started = None, False
+        self.host.instance_is(self, "asleep")
+
+    def stop(self) -> None:
+        """Run `on_stop`; whoever asked for it closes the connections."""
+        self.sync.flush()
+        if self.object is not None and self.started:
+            self.hooks.call(None, "on_stop")
+
+    def destroy(self) -> None:
+        """Drop what is stored and end: see `Agent.destroy`."""
+        for connection in list(self.members.values()):
+            self.door.close(connection, closing.GOING_AWAY, "The agent was destroyed")
+        self.sync.clear()
+        self.host.remove(self)
+
+    def reset(self) -> None:
+        """Drop what is stored, keep the connections, and start anew with the initial state."""
+        self.sync.clear()
+        self.object, self.started = None, False
+        self.arrive(self.sync.announce, lambda error: None)
+
+    # -- connections ---------------------------------------------------------------------------
+
+    def enlist(self, connection: Connection) -> None:
+        """From now on it is listed and gets broadcasts."""
+        connection.ready_state = "open"
+        self.members[connection.number] = connection
+        self._everyone = None
+        self.host.event("connect", self, {"connection": connection})
+
+    def delist(self, connection: Connection, ready_state: Any) -> None:
+        """From now on it is not."""
+        connection.ready_state = ready_state
+        if self.members.pop(connection.number, None) is not None:
+            self._everyone = None
+            self.sync.leave(connection)
+            self.host.event("disconnect", self, {"connection": connection})
+
+    def connections(self, tag: str | None = None) -> Connections:
+        """A snapshot of the open ones."""
+        members = list(self.members.values())
+        return Connections([c for c in members if tag is None or tag in c.tags])
+
+    def connection(self, connection_id: str) -> Connection | None:
+        """The newest open one with this id."""
+        found = [c for c in list(self.members.values()) if c.id == connection_id]
+        return found[-1] if found else None
+
+    # -- from any thread -----------------------------------------------------------------------
+
+    def attach(self, connection: Connection, **what: Any) -> None:
+        """Have the server's record remember `what`, for when this kernel is gone."""
+        self.host.do(self.host.send_object, Kind.ATTACH, connection.number, what)
+
+    def set_flag(self, connection: Connection, name: str, on: bool) -> None:
+        """Change a flag that only we see, here and in the server's record."""
+        connection.flags[name] = bool(on)
+        self.attach(connection, flags=dict(connection.flags))
+
+    def close(self, connection: Connection, code: int, reason: str) -> None:
+        """See `Connection.close`."""
+        self.host.do(self.door.close, connection, code, reason)
+
+    def send(self, connection: Connection, payload: bytes, binary: bool) -> bool:
+        """One message to one connection; False when it is closed already."""
+        if connection.ready_state not in ("open", "connecting"):
+            return False
+        self.host.do(self._send, connection, payload, Kind.BINARY if binary else Kind.TEXT)
+        return True
+
+    def _send(self, connection: Connection, payload: bytes, kind: int) -> None:
+        if connection.ready_state not in ("open", "connecting"):
+            return
+        self.sync.flush()
+        if connection.accepted:
+            connection.messages_out += 1
+            connection.bytes_out += len(payload)
+            self.host.send(kind, connection.number, payload)
+        else:
+            connection.held.append((kind, payload, True))
+        if self.host.watched:
+            facts = {"connection": connection, "payload": payload, "binary": kind == Kind.BINARY}
+            self.host.event("sent", self, facts)
+
+    def broadcast(self, message: Any, without: Iterable[str], tag: str | None) -> None:
+        """One message to many; it crosses the link once."""
+        if isinstance(without, (str, bytes)):
+            raise TypeError("without takes a list of connection ids, not one string")
+        payload, binary = to_payload(message)
+        self.host.do(self._broadcast, payload, binary, frozenset(without), tag)
+
+    def _broadcast(
+        self, payload: bytes, binary: bool, left_out: frozenset[str], tag: str | None
+    ) -> None:
+        self.sync.flush()
+        everyone = self._everyone if not left_out and tag is None else None
+        if everyone is None:
+            everyone = self._choose(payload, binary, left_out, tag)
+        count = len(everyone) // 4
+        if count:
+            kind = Kind.BINARY_MANY if binary else Kind.TEXT_MANY
+            self.host.send(kind, count, everyone + payload)
+        if self.host.watched:
+            facts = {"payload": payload, "binary": binary, "recipients": count}
+            self.host.event("broadcast", self, facts)
+
+    def _choose(
+        self, payload: bytes, binary: bool, left_out: frozenset[str], tag: str | None
+    ) -> bytes:
+        chosen, waiting = [], False
+        for connection in self.members.values():
+            if connection.id in left_out or (tag is not None and tag not in connection.tags):
+                continue
+            if connection.accepted:
+                chosen.append(connection.number)
+            else:
+                waiting = True
+                connection.held.append((Kind.BINARY if binary else Kind.TEXT, payload, False))
+        numbers = pack_numbers(chosen)
+        if not waiting and not left_out and tag is None:
+            self._everyone = numbers
+        return numbers
+
+
+_OURS = ("_trait", "_cross_validation", "_state", "_all_trait", "_static_immutable")
+
+
+def _is_field(key: str) -> bool:
+    return not key.startswith(_OURS) and key not in ("name", "_instance")

@@ -1,0 +1,257 @@
+"""The telling of an instance's state: saved first, then sent, before any later message.
+
+The state itself, its rules and its value are `host/state.py`; which frame goes to whom is `protocol/agent_side.py`. Here
+is *when*: changes within one uninterrupted stretch of agent code travel as one frame, `flush` is called before anything
+else of this instance is sent, and the storage's transaction is committed before the frames leave.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jupyter_agents.errors import ConnectionReadonly, StateError, StateRejected
+from jupyter_agents.host.state import (
+    apply_client_state,
+    has_view,
+    load_state,
+    snapshot_json,
+    snapshot_private_json,
+    snapshot_value,
+    state_version,
+)
+from jupyter_agents.instance.current import get_current_agent
+from jupyter_agents.link.frames import Kind, pack_numbers
+from jupyter_agents.protocol import messages
+from jupyter_agents.protocol.agent_side import AgentSide, Snapshot
+from jupyter_agents.protocol.messages import MISSING
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable
+
+    from jupyter_agents.host.agent import Agent
+    from jupyter_agents.host.connection import Connection
+    from jupyter_agents.host.host import AgentHost
+    from jupyter_agents.host.state import Source
+    from jupyter_agents.instance.instance import AgentInstance
+    from jupyter_agents.protocol.agent_side import Outgoing
+
+__all__ = ["Sync"]
+
+
+class Sync:
+    """What `host.state.StateHost` asks for, for one instance."""
+
+    def __init__(self, instance: AgentInstance, host: AgentHost) -> None:
+        self._instance = instance
+        self._host = host
+        self._side = AgentSide(instance.hosted.agent, instance.name)
+        self._dirty = False
+        self._writer: int | None = None
+        self._heard: list[tuple[Any, Source]] = []
+        self._settling: asyncio.TimerHandle | None = None
+
+    # -- asked by host/state.py ----------------------------------------------------------------
+
+    def may_write(self, source: Source) -> None:
+        """Raise ConnectionReadonly where this source may only look."""
+        connection = get_current_agent().connection if source == "server" else source
+        if connection is None or connection.agent is not self._instance.object:
+            return
+        if connection.readonly:
+            raise ConnectionReadonly(connection.id)
+
+    def changed(self, source: Source, sent: Any = MISSING) -> None:
+        """A new state is kept: it is saved and told at the next flush, and `on_state_changed` runs after that."""
+        alone = not self._dirty and source != "server"
+        self._writer = source.number if alone else None  # type: ignore[union-attr]
+        self._dirty = True
+        agent = self._instance.object
+        if agent is not None:
+            self._heard.append((agent.state, source))
+        self._host.later(self._hear)
+
+    def cleared(self) -> None:
+        """What was stored is unreadable, and nothing takes its place."""
+        storage = self._instance.hosted.storage
+        storage.save(self._instance.hosted.agent, self._instance.name, state_json=None, version=0)
+        self._host.touched(storage)
+
+    def private_changed(self) -> None:
+        """The private state is saved with this turn."""
+        agent, storage = self._instance.agent, self._instance.hosted.storage
+        packed = snapshot_private_json(agent)
+        storage.save_private(self._instance.hosted.agent, self._instance.name, private_json=packed)
+        self._host.touched(storage)
+
+    def _hear(self) -> None:
+        self.flush()
+        heard, self._heard = self._heard, []
+        for state, source in heard:
+            connection = None if source == "server" else source
+            self._instance.hooks.call(connection, "on_state_changed", state, source)  # type: ignore[arg-type]
+
+    # -- waking and forgetting -----------------------------------------------------------------
+
+    def load_into(self, agent: Agent) -> None:
+        """Give a new object the stored state, or have it keep its initial one."""
+        agent._state_host = self
+        hosted = self._instance.hosted
+        load_state(agent, hosted.storage.load(hosted.agent, self._instance.name))
+
+    def clear(self) -> None:
+        """Drop everything stored."""
+        self._dirty, self._heard = False, []
+        hosted = self._instance.hosted
+        hosted.storage.clear(hosted.agent, self._instance.name)
+        self._host.touched(hosted.storage)
+
+    def announce(self) -> None:
+        """Tell everyone the state as it is."""
+        self._dirty = snapshot_json(self._instance.agent) is not None
+        self.flush()
+
+    # -- telling -------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Save and tell the state if it changed since; nothing of this instance may be sent before."""
+        if not self._dirty:
+            return
+        self._dirty = False
+        agent, hosted = self._instance.agent, self._instance.hosted
+        snapshot = self._snapshot(agent)
+        if snapshot is None:
+            return
+        hosted.storage.save(
+            hosted.agent, self._instance.name, state_json=snapshot.json, version=snapshot.version
+        )
+        self._host.touched(hosted.storage)
+        self._send(self._side.tell(snapshot, writer=self._writer, views=self._views(agent)))
+        self._writer = None
+        self._settle_later()
+        if self._host.watched:
+            facts = {"state": snapshot.value, "version": snapshot.version}
+            self._host.event("state", self._instance, facts)
+
+    def _snapshot(self, agent: Agent) -> Snapshot | None:
+        packed = snapshot_json(agent)
+        return (
+            None
+            if packed is None
+            else Snapshot(snapshot_value(agent), state_version(agent), packed)
+        )
+
+    def _views(self, agent: Agent) -> Any:
+        if not has_view(agent):
+            return None
+        value, version = snapshot_value(agent), state_version(agent)
+
+        def view(number: int) -> Snapshot:
+            connection = self._host.connections[number]
+            return Snapshot(agent.view_state(value, connection), version)
+
+        return view
+
+    def _send(self, outgoing: Iterable[Outgoing]) -> None:
+        for out in outgoing:
+            kind = Kind.STATE_MANY if out.is_state else Kind.TEXT_MANY
+            self._host.send(kind, len(out.keys), pack_numbers(out.keys) + out.payload)
+
+    def _settle_later(self) -> None:
+        if not self._side.needs_settling:
+            return
+        if self._settling is not None:
+            self._settling.cancel()
+        self._settling = self._host.loop.call_later(self._host.limits.settle_s, self._settle)
+
+    def _settle(self) -> None:
+        self._settling = None
+        self.flush()
+        agent = self._instance.object
+        snapshot = None if agent is None else self._snapshot(agent)
+        if agent is not None and snapshot is not None:
+            self._send(self._side.settle(snapshot, views=self._views(agent)))
+            self._host.turn()
+
+    # -- connections ---------------------------------------------------------------------------
+
+    def join(self, connection: Connection) -> None:
+        """It takes part from now on."""
+        self._side.join(
+            connection.number,
+            extended=connection.extended,
+            protocol=connection.flags["protocol"],
+            identity=self._instance.hosted.cls.send_identity_on_connect,
+        )
+
+    def leave(self, connection: Connection) -> None:
+        """It no longer does."""
+        self._side.leave(connection.number)
+
+    def greeting(self, connection: Connection) -> list[tuple[int, bytes]]:
+        """Identity and state for a connection that was just accepted."""
+        self.flush()
+        agent = self._instance.agent
+        snapshot = self._snapshot(agent)
+        frames = self._side.greet(connection.number, self._seen_by(connection, snapshot))
+        return [(Kind.TEXT, payload) for payload in frames]
+
+    def resume(self, connection: Connection) -> None:
+        """Take over a connection that was greeted before the kernel went away; it is told what holds now."""
+        self._side.resume(connection.number)
+        self._settle_later()
+
+    def _seen_by(self, connection: Connection, snapshot: Snapshot | None) -> Snapshot | None:
+        views = self._views(self._instance.agent)
+        return snapshot if views is None or snapshot is None else views(connection.number)
+
+    def whole(self, connection: Connection) -> None:
+        """A client lost track of versions."""
+        self.flush()
+        agent = self._instance.agent
+        snapshot = self._seen_by(connection, self._snapshot(agent))
+        self._send(self._side.whole(connection.number, snapshot))
+
+    def client_write(self, connection: Connection, frame: Any) -> None:
+        """A client wrote the state: applied and acknowledged, or refused with a reason."""
+        self.flush()
+        agent = self._instance.agent
+        if frame.base is not None and frame.base != state_version(agent):
+            self._refuse(connection, frame, messages.STALE)
+            return
+        sent = messages.encode(frame.state)  # now: validators may change the object
+        try:
+            context = connection._context
+            context.run(apply_client_state, agent, frame.state, connection)
+        except StateRejected as error:
+            self._refuse(connection, frame, error.reason)
+        except ConnectionReadonly:
+            self._refuse(connection, frame, None, readonly=True)
+        except StateError as error:
+            self._instance.hooks.report(connection, "the state's storage", error)
+            self._refuse(connection, frame, None)
+        except Exception as error:
+            self._instance.log.info("A client's state was refused: %s", error)
+            self._refuse(connection, frame, None)
+        else:
+            self.flush()
+            self._acknowledge(connection, frame, sent)
+
+    def _acknowledge(self, connection: Connection, frame: Any, sent: bytes) -> None:
+        snapshot = self._seen_by(connection, self._snapshot(self._instance.agent))
+        if snapshot is not None and connection.ready_state == "open":
+            value = messages.decode(sent)
+            self._send(self._side.ack(connection.number, frame.write, snapshot, value))
+            self._settle_later()
+
+    def _refuse(
+        self, connection: Connection, frame: Any, reason: str | None, *, readonly: bool = False
+    ) -> None:
+        self.flush()
+        snapshot = self._seen_by(connection, self._snapshot(self._instance.agent))
+        self._send(
+            self._side.refuse(
+                connection.number, frame.write, snapshot, reason=reason, readonly=readonly
+            )
+        )
+        self._settle_later()
