@@ -150,15 +150,17 @@ def is_callable_method(attribute: object) -> bool:
 
 def belongs_to_base(cls: type, name: str) -> bool:
     """Whether `name` is the framework's own (of Agent, HasTraits or object), overridden or not."""
-    return any(
-        (name in vars(base) or name in getattr(base, "__annotations__", ()))
-        and _is_framework(base)
-        for base in cls.__mro__
-    )
+    names = vars(cls).get("_names_of_base")
+    if names is None:
+        names = frozenset(name for base in cls.__mro__ for name in _framework_names(base))
+        cls._names_of_base = names  # type: ignore[attr-defined]  # asked at every call
+    return name in names
 
 
-def _is_framework(cls: type) -> bool:
-    return cls is object or cls.__module__.startswith(_FRAMEWORK)
+def _framework_names(cls: type) -> set[str]:
+    if cls is object or cls.__module__.startswith(_FRAMEWORK):
+        return {*vars(cls), *getattr(cls, "__annotations__", ())}
+    return set()
 
 
 def _function_of(attribute: Any) -> Any:

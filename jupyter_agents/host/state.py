@@ -145,8 +145,8 @@ class Stateful(Fielded, metaclass=_StatefulMeta):
         """
         kept = self._settled()
         if kept.live is MISSING:
-            found = kept.json if kept.loaded else self._starting_json()
-            kept.live = None if found is None else decode(found)
+            json = kept.json if kept.loaded else self._starting_json()
+            kept.live = None if json is None else decode(json)
         return kept.live
 
     def set_state(self, next_state: Any) -> None:
@@ -309,7 +309,7 @@ class Stateful(Fielded, metaclass=_StatefulMeta):
 
     def _kept_fields(self) -> dict[str, Any] | None:
         kept = self._settled()
-        return decode(kept.json) if kept.loaded and kept.json else None  # type: ignore[no-any-return]
+        return decode(kept.json) if kept.loaded and kept.json else None
 
     def _before_assignment(self) -> None:
         self._settled()
@@ -441,15 +441,11 @@ def _check_class(cls: type[Stateful]) -> None:
     if cls.client_writes not in ("open", "closed"):
         raise TypeError(f'{name}.client_writes is "open" or "closed", not {cls.client_writes!r}')
     if hasattr(cls, "on_state_update"):
-        raise TypeError(
-            f"{name}.on_state_update: this hook is called on_state_changed(state, source)"
-        )
+        raise TypeError(f"{name}.on_state_update: the hook is on_state_changed(state, source)")
     for hook in ("validate_state_change", "view_state"):
         if inspect.iscoroutinefunction(getattr(cls, hook)):
             raise TypeError(f"{name}.{hook} must not be async: its answer is needed at once")
-    for attribute, value in vars(cls).items():
-        if attribute in fields or is_callable_method(value):
-            if attribute.startswith("_"):
-                raise TypeError(f"{name}.{attribute} is for clients, so it must not begin with _")
-            if belongs_to_base(cls, attribute):
-                raise TypeError(f"{name}.{attribute}: Agent has this name for itself")
+    offered = [n for n, value in vars(cls).items() if n in fields or is_callable_method(value)]
+    for attribute in offered:
+        if attribute.startswith("_") or belongs_to_base(cls, attribute):
+            raise TypeError(f"{name}.{attribute}: clients cannot use a name of Agent's, or _…")
