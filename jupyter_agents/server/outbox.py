@@ -186,8 +186,8 @@ class Flusher:
     def _schedule(self) -> None:
         self._is_scheduled = True
         # Not add_callback: that is for any thread, and wakes the loop by a system call.
-        loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]  # it always is
-        asyncio's loop.call_soon(self._run, context=self._context)
+        loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]  # of all since 5.0
+        loop.call_soon(self._run, context=self._context)
 
     def _run(self) -> None:
         self._is_scheduled = False
