@@ -1,8 +1,8 @@
 """What a client asked, without what it signed in with.
 
-A Jupyter token opens a shell, and an agent is anybody's code: so the token, the login cookies and the XSRF words that
-Jupyter's own sign-in consumed never cross the link. What only looks like them (an application's own ``?token=``)
-stays. Reads Tornado's request; its other half is `protocol.http.Request`.
+A Jupyter token opens a shell, and an agent is anybody's code: so the token, the login cookies and
+the XSRF words that Jupyter's own sign-in consumed never cross the link. What only looks like them
+(an application's own ``?token=``) stays. Reads Tornado's request; makes a `protocol.http.Request`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _AUTHORIZATION = re.compile(r"\s*(?:token|bearer)\s+(.+?)\s*", re.IGNORECASE)
 _JUPYTER_COOKIE = re.compile(r"username-.*|jupyterhub-.*|_xsrf", re.IGNORECASE)
 _XSRF_HEADERS = frozenset({"x-xsrftoken", "x-csrftoken"})
 _TELLING_CHARS = 8
-"""A secret shorter than this is looked for as a whole value only: inside other text it would be found everywhere."""
+"""A shorter secret counts as a whole value only: within other text it would be everywhere."""
 
 
 def same_text(given: str, secret: str) -> bool:
@@ -36,12 +36,12 @@ def same_text(given: str, secret: str) -> bool:
 
 
 def is_jupyter_cookie(name: str, more: Collection[str] = ()) -> bool:
-    """Tell whether a cookie is one of Jupyter's own; `more` are names that this server's settings chose."""
+    """Tell whether a cookie is one of Jupyter's own; `more` are names from its settings."""
     return name in more or _JUPYTER_COOKIE.fullmatch(name) is not None
 
 
 def presented_tokens(request: HTTPServerRequest) -> tuple[str, ...]:
-    """List what could be a token in a request: the ``token`` query values and the Authorization header's."""
+    """List what could be a token: the ``token`` query values and the Authorization header's."""
     query = parse_qsl(request.query, keep_blank_values=True, errors="replace")
     found = [value for name, value in query if name == "token" and value]
     header = _AUTHORIZATION.fullmatch(request.headers.get("Authorization", ""))
@@ -68,18 +68,19 @@ class Secrets:
         self._telling = tuple({*telling, *(quote(token, safe="") for token in telling)})
 
     def has(self, value: str) -> bool:
-        """Tell whether a value is one of the tokens; every token is compared, in constant time."""
-        return any([same_text(value, token) for token in self._tokens])
+        """Tell whether a value is one of the tokens."""
+        return any(same_text(value, token) for token in self._tokens)
 
     def query(self, query: str) -> str:
-        """Return a query string without the pieces that carry a credential, the others as they were spelled."""
+        """Return a query string without the pieces that carry a credential."""
         return "&".join(piece for piece in query.split("&") if not self._is_telling_pair(piece))
 
     def url(self, url: str) -> str:
         """Return a URL without a credential in its query or user part."""
         parts = urlsplit(url)
         netloc = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=netloc, query=self.query(parts.query), fragment=""))
+        query = self.query(parts.query)
+        return urlunsplit(parts._replace(netloc=netloc, query=query, fragment=""))
 
     def headers(self, request: HTTPServerRequest) -> Iterator[tuple[str, str]]:
         """Yield the headers without credentials; one that cannot be cleaned is left out."""
@@ -136,7 +137,7 @@ def read_request(
     tail: str,
     user: Mapping[str, Any] | None,
 ) -> Request:
-    """Return a request as its agent may see it; the body, which crosses the link by itself, is left out."""
+    """Return a request as its agent may see it, without the body, which crosses the link apart."""
     query = secrets.query(request.query)
     url = f"{request.protocol}://{request.host}{request.path}"
     return Request(
@@ -145,14 +146,17 @@ def read_request(
         path=tail,
         query_all=_query_all(query),
         headers=Headers(secrets.headers(request)),
-        cookies={
-            name: morsel.value for name, morsel in request.cookies.items() if not secrets.is_own(name)
-        },
+        cookies=_cookies(request, secrets),
         user=user,
         agent=address.agent,
         name=address.name,
         remote_ip=request.remote_ip or "",
     )
+
+
+def _cookies(request: HTTPServerRequest, secrets: Secrets) -> dict[str, str]:
+    cookies = request.cookies
+    return {name: cookies[name].value for name in cookies if not secrets.is_own(name)}
 
 
 def _query_all(query: str) -> dict[str, tuple[str, ...]]:

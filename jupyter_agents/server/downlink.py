@@ -1,7 +1,7 @@
-"""The server's end of the links to kernels: a Unix socket, a handshake, frames to and from the relay.
+"""The server's end of the links to kernels: a Unix socket, a handshake, frames to and fro.
 
-Promises that only a kernel of this server gets in, that what one kernel sends can close no link but its own, and that
-frames of one turn of the loop leave in few writes. Its other half is `host/uplink.py`.
+Promises that only a kernel of this server gets in, that what a kernel sends closes no link but its
+own, and that frames of one turn leave in few writes. Its other half is `host/uplink.py`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from jupyter_agents.link.handshake import ServerHandshake
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jupyter_agents.server.door import Door
     from jupyter_agents.server.limits import Limits
-    from jupyter_agents.server.sockets import Door
 
 __all__ = ["ENVIRONMENT", "Downlink", "HostLink", "Kernels"]
 
@@ -110,10 +110,6 @@ class HostLink(asyncio.BufferedProtocol):
         except LinkError as error:
             self._fail(error)
 
-    def eof_received(self) -> bool:
-        """The kernel ends; so do we."""
-        return False
-
     def connection_lost(self, exc: Exception | None) -> None:
         """The link is gone."""
         self._transport = None
@@ -139,14 +135,17 @@ class HostLink(asyncio.BufferedProtocol):
     def _take(self, frames: list[Frame]) -> None:
         self.frames += len(frames)
         for frame in frames:
-            try:
-                self._relay.host_frame(self, frame)
-            except LinkError:
-                raise
-            except Exception:
-                # One frame's trouble must not cost the kernel's other agents their link.
-                _log.exception("A frame of kind %d from kernel %s failed", frame[0], self.id)
+            self._take_one(frame)
         self._downlink.door.flusher.flush()
+
+    def _take_one(self, frame: Frame) -> None:
+        try:
+            self._relay.host_frame(self, frame)
+        except LinkError:
+            raise
+        except Exception:
+            # One frame's trouble must not cost the kernel's other agents their link.
+            _log.exception("A frame of kind %d from kernel %s failed", frame[0], self.id)
 
     def _greet(self, frames: list[Frame]) -> None:
         for kind, _, payload in frames:
@@ -196,7 +195,7 @@ class HostLink(asyncio.BufferedProtocol):
     # -- frames out ----------------------------------------------------------------------------
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
-        """Queue one frame; the first after a silence leaves at once, others together at the end of the turn."""
+        """Queue one frame: the first after a silence leaves at once, others with the turn."""
         if self._transport is None:
             return
         self.frames += 1
@@ -233,12 +232,11 @@ class HostLink(asyncio.BufferedProtocol):
                 small.append(piece)
                 continue
             # joining would copy it once more
-            small.append(b"")
             self._transport.write(b"".join(small))
             self._transport.write(piece)
             small.clear()
         if small:
-            self._transport.write(small[0] if len(small) == 1 else b"".join(small))
+            self._transport.write(b"".join(small))
 
     def close(self) -> None:
         """Hang up, after what is queued."""
@@ -286,7 +284,7 @@ class Downlink:
         self.welcome = welcome
         self.links: dict[str, HostLink] = {}
         self.address = ""
-        # One empty context for all links: nothing of whoever started the server, or called last, leaks into them.
+        # One empty context for all links: nothing leaks into them from whoever started the server.
         self.context = Context()
         self._package = package
         self._runtime_dir = Path(runtime_dir)
@@ -316,7 +314,7 @@ class Downlink:
         """Take in kernels; those that knocked since `bind` first."""
         if self._socket is None:
             self.bind()
-        # A task copies the context it is made in; asyncio.Runner's context argument is newer than Python 3.10.
+        # A task copies the context it is made in, and the transports copy the task's.
         self._server = await self.context.copy().run(asyncio.ensure_future, self._listen())
 
     async def _listen(self) -> asyncio.AbstractServer:
@@ -359,7 +357,7 @@ class Downlink:
         return True
 
     def entered(self, link: HostLink) -> None:
-        """A kernel proved itself; an older link of the same kernel is dead, whether it knows or not."""
+        """A kernel proved itself; an older link of the same kernel is dead, known or not."""
         self._strangers.discard(link)
         before = self.links.get(link.id)
         self.links[link.id] = link
@@ -381,7 +379,7 @@ class Downlink:
     # -- now and then --------------------------------------------------------------------------
 
     def report_activity(self) -> None:
-        """Tell Jupyter which kernels are at work, so that it does not cull them; call it every few seconds."""
+        """Tell Jupyter which kernels are at work, so that it culls none; call it now and then."""
         for kernel_id, link in self.links.items():
             traffic = link.frames != self._seen.get(kernel_id)
             self._seen[kernel_id] = link.frames

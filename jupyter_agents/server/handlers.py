@@ -1,7 +1,7 @@
-"""Jupyter's sign-in before the door: who you are, whether you may, and from which origin, all before the upgrade.
+"""Jupyter's sign-in before the door: who you are, what you may, from which origin.
 
-Everything else is `sockets.py`. A WebSocket is refused with 403 and never redirected; a person's browser is sent to the
-login page.
+All of it before the upgrade. A WebSocket is refused with 403 and never redirected; a person's
+browser is sent to the login page. Everything else is `sockets.py`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentHandler", "StaticHandler"]
 
-# jupyter_server's decorators are not annotated; what they mark is checked by a test over all handlers
+# jupyter_server does not annotate its decorators; a test looks at every method for their mark
 signed_in: Callable[[Any], Any] = ws_authenticated
 open_to_all: Callable[[Any], Any] = allow_unauthenticated
 
 
-class AgentHandler(sockets.AgentHandler, JupyterHandler):
-    """The door with Jupyter's identity provider, authorizer, origin rules and XSRF check before it.
+class AgentHandler(sockets.AgentHandler, JupyterHandler):  # type: ignore[misc]  # prepare
+    """The door behind Jupyter's identity provider, authorizer, origin rules and XSRF check.
 
-    To talk to an agent is to ``execute`` on the resource ``agents``, whatever the HTTP method: the agent's code runs.
+    To talk to an agent is to ``execute`` on the resource ``agents``, whatever the HTTP method:
+    its code runs.
     """
 
     auth_resource = "agents"
 
     async def admit(self) -> None:
-        """Sign in by token, cookie or whatever the identity provider knows, then ask the authorizer."""
-        # Sets current_user, checks the Host header, and XSRF for the methods that change something.
+        """Sign in by whatever the identity provider knows, then ask the authorizer."""
+        # Sets current_user; checks the Host header, and XSRF for methods that change something.
         await JupyterHandler.prepare(self, _redirect_to_login=self.wants_page())
         if self._finished or self.is_preflight():
             return
@@ -60,7 +61,7 @@ class AgentHandler(sockets.AgentHandler, JupyterHandler):
         return None if user is None else dict(self.identity_provider.identity_model(user))
 
     def secrets(self) -> Secrets:
-        """The server's token and login cookie, and whatever token another identity provider let in."""
+        """The server's token and login cookie, and what another identity provider let in."""
         provider = self.identity_provider
         known = Secrets((provider.token or "",), (provider.get_cookie_name(self),))
         presented = presented_tokens(self.request)
@@ -70,7 +71,7 @@ class AgentHandler(sockets.AgentHandler, JupyterHandler):
         return Secrets(presented, (provider.get_cookie_name(self),))
 
     def check_origin(self, origin: str = "") -> bool:
-        """Jupyter's rule: the server's own origin, those of ``ServerApp.allow_origin``, and any that shows the token."""
+        """Jupyter's rule: its own origin, ``ServerApp.allow_origin``, or anyone with the token."""
         return JupyterHandler.check_origin(self)
 
     def set_default_headers(self) -> None:
@@ -79,7 +80,7 @@ class AgentHandler(sockets.AgentHandler, JupyterHandler):
             JupyterHandler.set_default_headers(self)
 
     def set_cors_headers(self) -> None:
-        """What the administrator allowed; unlike Jupyter's APIs, a token alone opens no agent to other origins."""
+        """What the administrator allowed; a token alone does not add what the class did not."""
         if not self.is_upgrade() and (self.allow_origin or self.allow_origin_pat):
             JupyterHandler.set_cors_headers(self)
 

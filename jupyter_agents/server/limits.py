@@ -1,7 +1,7 @@
 """Every limit and time-out of the server, as documented traits.
 
-`AgentsApp` inherits them, so that a configuration file says ``c.AgentsApp.grace_s = 60``; `standalone` makes a plain
-``Limits(grace_s=60)``. docs/limits.md says what happens at each limit.
+`AgentsApp` inherits them, so that a configuration file says ``c.AgentsApp.grace_s = 60``;
+`standalone` makes a plain ``Limits(grace_s=60)``. docs/limits.md says what happens at each limit.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from typing import Any
 from traitlets import Bool, Float, HasTraits, Int, TraitError, validate
 
 from jupyter_agents.link.records import RelayLimits
-from jupyter_agents.server.websocket import SocketOptions
+from jupyter_agents.server.websocket import Deflate, SocketOptions
 
 __all__ = ["Limits"]
 
 _KIB = 1024
 _MIB = 1024 * _KIB
-_FRAME_ROOM_BYTES = 2 * _MIB  # a link frame's own words: 64 KiB of HTTP headers, 4 bytes per recipient
+_FRAME_ROOM_BYTES = (
+    2 * _MIB
+)  # a link frame's own words: 64 KiB of HTTP headers, 4 bytes per recipient
 
 
 class Limits(HasTraits):
@@ -26,17 +28,19 @@ class Limits(HasTraits):
     max_message_bytes = Int(
         32 * _MIB,
         min=1,
-        help="Longest message a client may send over its WebSocket; a longer one closes it with 1009.",
+        help="Longest message of a client over its WebSocket; a longer one closes it with 1009.",
     ).tag(config=True)
     max_http_body_bytes = Int(
-        32 * _MIB, min=0, help="Longest body of an HTTP request to an agent; a longer one gets 413."
+        32 * _MIB,
+        min=0,
+        help="Longest body of an HTTP request; a longer one gets 413.",
     ).tag(config=True)
     outbound_bytes = Int(
         8 * _MIB,
         min=1,
         help=(
-            "Bytes that may wait for one slow client. Past it stale state frames are dropped, then "
-            "the client is closed with 1013; nobody else waits for it."
+            "Bytes that may wait for one slow client. Past it stale state frames are "
+            "dropped, then the client is closed with 1013; nobody else waits for it."
         ),
     ).tag(config=True)
     compression = Bool(
@@ -59,7 +63,7 @@ class Limits(HasTraits):
     grace_s = Float(
         600.0,
         min=0.0,
-        help="How long connections wait for their kernel to come back; then they are closed with 1012.",
+        help="How long connections wait for their kernel to come back; then 1012.",
     ).tag(config=True)
     waiting_bytes = Int(
         4 * _MIB,
@@ -69,12 +73,12 @@ class Limits(HasTraits):
     waiting_total_bytes = Int(
         64 * _MIB,
         min=0,
-        help="The same for all connections and HTTP requests together; past it 1013, or 503 over HTTP.",
+        help="The same for all connections and HTTP requests together; past it 1013, or 503.",
     ).tag(config=True)
     request_timeout_s = Float(
         60.0,
         min=0.0,
-        help="How long an HTTP request waits for its agent: 504 when it was asked, 503 when it was away.",
+        help="How long an HTTP request waits: 504 if its agent was asked, 503 if it was away.",
     ).tag(config=True)
     max_requests = Int(
         1_000, min=1, help="HTTP requests to agents under way at once; one more gets 503."
@@ -85,7 +89,9 @@ class Limits(HasTraits):
         help="Bytes waiting for a busy kernel at which its clients are no longer read.",
     ).tag(config=True)
     link_low_bytes = Int(
-        1 * _MIB, min=0, help="Bytes waiting for a busy kernel at which its clients are read again."
+        1 * _MIB,
+        min=0,
+        help="Bytes waiting for a busy kernel at which they are read again.",
     ).tag(config=True)
     max_link_frame_bytes = Int(
         64 * _MIB,
@@ -129,7 +135,7 @@ class Limits(HasTraits):
             close_timeout_s=self.close_timeout_s,
             ping_interval_s=self.ping_interval_s,
             ping_timeout_s=self.ping_timeout_s,
-            compression={} if self.compression else None,
+            compression=Deflate() if self.compression else None,
         )
 
     def frame_bytes(self) -> int:

@@ -1,7 +1,8 @@
 """The door that clients knock at: one URL for WebSocket and HTTP, in plain Tornado.
 
-Says who may enter, which agent is meant and what it may know of the request; then hands bytes to the relay and back.
-Never reads a message. `handlers.py` puts Jupyter's sign-in before it; `standalone` uses it as it is.
+Says who may enter, which agent is meant and what it may know of the request; the relay does the
+rest. Never reads a message. `handlers.py` puts Jupyter's sign-in before it; `standalone` uses it
+as it is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 import logging
 import re
 import secrets
-import time
 from html import escape
 from http.client import responses
 from pathlib import Path
@@ -25,22 +25,21 @@ from tornado.web import (
 from tornado.websocket import WebSocketHandler
 
 from jupyter_agents.errors import AddressError, AgentNotFound
-from jupyter_agents.link.relay import Relay
 from jupyter_agents.protocol.closing import http_status
 from jupyter_agents.protocol.names import Address, check_connection_id, split_path
 from jupyter_agents.server.credentials import Secrets, presented_tokens, read_request
-from jupyter_agents.server.websocket import AgentWebSocketProtocol, Flusher, Message
+from jupyter_agents.server.door import ClientSocket, Door
+from jupyter_agents.server.websocket import AgentWebSocketProtocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from tornado.httputil import HTTPServerRequest
 
-    from jupyter_agents.link.records import ConnectionRecord, PendingRequest, Served
+    from jupyter_agents.link.records import PendingRequest, Served
     from jupyter_agents.protocol.http import Request
-    from jupyter_agents.server.limits import Limits
 
-__all__ = ["STATIC", "AgentHandler", "ClientSocket", "Door", "Refused", "StaticHandler", "log_request"]
+__all__ = ["STATIC", "AgentHandler", "Refused", "StaticHandler", "agent_routes", "log_request"]
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ _CORS = {
 }
 
 
-class Refused(HTTPError):
+class Refused(HTTPError):  # noqa: N818  # an answer, named as its cousins in errors
     """A request that is answered with `facts` as JSON instead of being let in."""
 
     def __init__(self, status: int, error: str, **facts: Any) -> None:
@@ -68,167 +67,13 @@ class Refused(HTTPError):
         self.facts = {"error": error, **facts}
 
 
-class Door:
-    """What all handlers of one server share: the relay, the limits, the address.
-
-    Parameters
-    ----------
-    limits : Limits
-        Read once; later changes of its traits have no effect on what is open.
-    base_url : str
-        Where the server's URLs begin, with a slash at both ends, percent-encoded.
-    prefix : str
-        What comes before ``{agent}/{name}``; it may have several segments.
-    token : str
-        Without Jupyter: what a client must show as ``?token=`` or in its Authorization header. Empty lets everyone in.
-    on_event : callable, optional
-        See Relay.
-    clock : callable
-        Seconds since the epoch.
-    """
-
-    def __init__(
-        self,
-        limits: Limits,
-        base_url: str = "/",
-        *,
-        prefix: str = "agents",
-        token: str = "",
-        on_event: Callable[[str, dict[str, Any]], None] | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.base_url = base_url
-        self.prefix = prefix.strip("/")
-        self.token = token
-        self.clock = clock
-        self.max_body_bytes = limits.max_http_body_bytes
-        self.stop_timeout_s = limits.stop_timeout_s
-        self.socket_options = limits.socket_options()
-        self.flusher = Flusher()
-        self.relay = Relay(Message, limits.relay_limits(), on_event)
-        self.sockets: set[ClientSocket] = set()
-        self.is_stopping = False
-        self._all_gone = asyncio.Event()
-        self._path = re.compile(re.escape(base_url) + f"/*{re.escape(self.prefix)}/")
-
-    def routes(
-        self,
-        handler: type[AgentHandler] | None = None,
-        static_handler: type[StaticHandler] | None = None,
-        *,
-        base_url: str | None = None,
-    ) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
-        """Routes for ``tornado.web.Application``; `base_url` "/" where somebody else puts it before them."""
-        base = re.escape(self.base_url if base_url is None else base_url)
-        return [
-            (f"{base}(?:/*){re.escape(self.prefix)}/(?:.*)", handler or AgentHandler, {"door": self}),
-            (f"{base}agents-static/(.*)", static_handler or StaticHandler, {"path": str(STATIC)}),
-        ]
-
-    def behind_prefix(self, path: str) -> str:
-        """What follows the prefix in a request's path, still percent-encoded."""
-        match = self._path.match(path)
-        return path[match.end() :] if match else path
-
-    def tick(self) -> None:
-        """Let time pass in the relay; call it every second."""
-        self.relay.tick(self.clock())
-
-    def left(self, socket: ClientSocket) -> None:
-        """A socket is gone."""
-        self.sockets.discard(socket)
-        if not self.sockets:
-            self._all_gone.set()
-
-    async def stop(self) -> None:
-        """Send every client away (1001), give them time to answer, then cut those that did not."""
-        self.is_stopping = True
-        self.relay.stop()
-        self._all_gone.clear()
-        if self.sockets:
-            try:
-                await asyncio.wait_for(self._all_gone.wait(), self.stop_timeout_s)
-            except asyncio.TimeoutError:
-                for socket in list(self.sockets):
-                    socket.abort()
-
-
-class ClientSocket:
-    """One client between its WebSocket and the relay: the Receiver of the one, the Socket of the other."""
-
-    __slots__ = ("_door", "_end", "_relay", "protocol", "record", "send")
-
-    record: ConnectionRecord
-    protocol: AgentWebSocketProtocol
-    send: Callable[[Message], None]
-    """The protocol's own, without a step between: a broadcast calls it for every recipient."""
-
-    def __init__(self, door: Door) -> None:
-        self._door = door
-        self._relay = door.relay
-        self._end: tuple[int, str, bool] | None = None
-
-    def connect(self, protocol: AgentWebSocketProtocol) -> None:
-        """Take the protocol under which the socket will open."""
-        self.protocol = protocol
-        self.send = protocol.send
-
-    def open(
-        self, served: Served, name: str, connection_id: str, info: Mapping[str, Any]
-    ) -> None:
-        """Enter the relay; from here on the client's messages go there."""
-        self._door.sockets.add(self)
-        now = self._door.clock()
-        self.record = self._relay.open(served, name, connection_id, self, info, now)
-        if self._end is not None:
-            self._leave(*self._end)
-
-    def close(self, code: int, reason: str) -> None:
-        """Begin the close handshake."""
-        self.protocol.close(code, reason)
-
-    def pause(self) -> None:
-        """Stop reading the client."""
-        self.protocol.pause_reading()
-
-    def resume(self) -> None:
-        """Read it again."""
-        self.protocol.resume_reading()
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        self.protocol.abort()
-
-    def on_text(self, payload: bytes) -> None:
-        """See Receiver."""
-        self._relay.text(self.record, payload)
-
-    def on_binary(self, payload: bytes) -> None:
-        """See Receiver."""
-        self._relay.binary(self.record, payload)
-
-    def on_failed(self, error: Exception) -> None:
-        """See Receiver."""
-        if hasattr(self, "record"):
-            self._relay.failed(self.record, str(error))
-
-    def on_closed(self, code: int, reason: str, was_clean: bool) -> None:
-        """See Receiver."""
-        self._end = (code, reason, was_clean)
-        if hasattr(self, "record"):
-            self._leave(code, reason, was_clean)
-
-    def _leave(self, code: int, reason: str, was_clean: bool) -> None:
-        self._door.left(self)
-        self._relay.closed(self.record, code, reason, was_clean)
-
-
 @stream_request_body
 class AgentHandler(WebSocketHandler):
     """``{prefix}/{agent}/{name}[/tail]``: a WebSocket where the request asks for one, HTTP else.
 
-    A subclass says who may enter (`admit`), as whom (`identity`) and by which credential (`secrets`). The body is
-    read only after `admit`, so that a stranger cannot make the server hold one.
+    A subclass says who may enter (`admit`), as whom (`identity`) and by which credential
+    (`secrets`). The body is read only after `admit`, so that a stranger cannot make the server
+    hold one.
     """
 
     def initialize(self, door: Door) -> None:
@@ -244,7 +89,9 @@ class AgentHandler(WebSocketHandler):
     async def admit(self) -> None:
         """Return when the client may enter; raise or finish the response otherwise."""
         if self.door.token and not self._shows_token() and not self.is_preflight():
-            raise Refused(403, "Forbidden: the token is needed, as ?token= or in the Authorization header")
+            raise Refused(
+                403, "Forbidden: show the token, as ?token= or in the Authorization header"
+            )
 
     def identity(self) -> dict[str, Any] | None:
         """The user that signed in, JSON-safe; None where nobody does."""
@@ -260,12 +107,12 @@ class AgentHandler(WebSocketHandler):
 
     def _shows_token(self) -> bool:
         known = Secrets((self.door.token,))
-        return any([known.has(token) for token in presented_tokens(self.request)])
+        return any(known.has(token) for token in presented_tokens(self.request))
 
     def _check_origin_header(self) -> None:
         """Refuse a foreign page before anything is asked of an agent.
 
-        Tornado's own check of WebSockets comes too late, as the agent's gate is asked before the upgrade.
+        Tornado's own check of WebSockets comes too late: the agent's gate is asked before it.
         """
         origin = self.request.headers.get("Origin")
         site = self.request.headers.get("Sec-Fetch-Site")
@@ -358,7 +205,7 @@ class AgentHandler(WebSocketHandler):
     async def _ask_gate(
         self, served: Served, address: Address, asked: dict[str, Any]
     ) -> dict[str, Any] | None:
-        """Return the request with which the agent lets the client in; None when it was answered instead."""
+        """Return the request with which the agent lets the client in; None when it refused."""
         reply = await self._ask(served, {"gate": True, "request": asked}, b"")
         if reply is None:
             return None
@@ -368,7 +215,7 @@ class AgentHandler(WebSocketHandler):
         self._respond(served, address, "", about, body)
         return None
 
-    def get_websocket_protocol(self) -> AgentWebSocketProtocol | None:  # type: ignore[override]
+    def get_websocket_protocol(self) -> AgentWebSocketProtocol | None:
         """Our own protocol under Tornado's handler; None answers 426."""
         self._socket = ClientSocket(self.door)
         options = self.door.socket_options
@@ -438,7 +285,7 @@ class AgentHandler(WebSocketHandler):
             self.set_status(status)
             self.clear_header("Content-Type")
             self._set_headers(about.get("headers") or ())
-            self.finish(body if status not in (204, 304) else None)
+            self._end(body if status not in (204, 304) else None)
 
     def _set_headers(self, headers: Any) -> None:
         known = self.secrets()
@@ -458,11 +305,11 @@ class AgentHandler(WebSocketHandler):
             raise Refused(403, "Forbidden: this agent does not answer other origins")
         self._set_headers(cors.items())
         self.clear_header("Content-Type")
-        self.finish()
+        self._end(None)
 
     def _finish_json(self, status: int, facts: Mapping[str, Any]) -> None:
         self.set_status(status, responses.get(status, "Unknown"))
-        self.finish(dict(facts))
+        self._end(dict(facts))
 
     def _finish_console(self, address: Address) -> None:
         page = (STATIC / _CONSOLE).read_text("utf-8")
@@ -474,7 +321,11 @@ class AgentHandler(WebSocketHandler):
             page = page.replace(f"{{{{ {word} }}}}", escape(value))
         self.set_header("Content-Type", "text/html; charset=UTF-8")
         self.set_header("Cache-Control", "no-store")
-        self.finish(page)
+        self._end(page)
+
+    def _end(self, body: bytes | str | dict[str, Any] | None) -> None:
+        # Whether the last bytes arrive is the client's affair; nothing waits for them.
+        _ = self.finish(body)
 
     def compute_etag(self) -> None:
         """No ETag of ours: whether an agent's answer changed is the agent's to say."""
@@ -483,7 +334,7 @@ class AgentHandler(WebSocketHandler):
         """Every refusal is JSON, and says no more than it has to."""
         error = kwargs.get("exc_info", (None, None))[1]
         facts = getattr(error, "facts", None)
-        self.finish(facts or {"error": responses.get(status_code, "Unknown")})
+        self._end(facts or {"error": responses.get(status_code, "Unknown")})
 
     # -- kinds of request ----------------------------------------------------------------------
 
@@ -518,7 +369,7 @@ class StaticHandler(StaticFileHandler):
     """The JavaScript modules for pages; public, as there is nothing private in them."""
 
     def set_extra_headers(self, path: str) -> None:
-        """Pages of other origins may import the modules; a browser asks each time whether they changed."""
+        """Pages of other origins may import them; a browser asks each time if they changed."""
         self.set_header("Access-Control-Allow-Origin", "*")
         self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
         self.set_header("X-Content-Type-Options", "nosniff")
@@ -536,6 +387,32 @@ class StaticHandler(StaticFileHandler):
         if absolute_path.endswith(".html"):
             raise HTTPError(404)
         return super().validate_absolute_path(root, absolute_path)
+
+
+def agent_routes(
+    door: Door,
+    handler: type[AgentHandler] = AgentHandler,
+    static_handler: type[StaticFileHandler] = StaticHandler,
+    *,
+    base_url: str | None = None,
+) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
+    """Return the routes for ``tornado.web.Application``.
+
+    Parameters
+    ----------
+    door : Door
+        What they lead to.
+    handler, static_handler : type
+        Subclasses with a sign-in of their own.
+    base_url : str or None
+        None is the door's; "/" where somebody else puts that before every route.
+    """
+    base = re.escape(door.base_url if base_url is None else base_url)
+    agents = f"{base}(?:/*){re.escape(door.prefix)}/(?:.*)"
+    return [
+        (agents, handler, {"door": door}),
+        (f"{base}agents-static/(.*)", static_handler, {"path": str(STATIC)}),
+    ]
 
 
 def log_request(handler: RequestHandler) -> None:

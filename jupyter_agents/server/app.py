@@ -1,0 +1,188 @@
+"""The extension of Jupyter Server: settings, start and stop, and what the links know of kernels.
+
+Ties the door, the links and the API to one server. Their work is their own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.utils import ensure_async
+from tornado.ioloop import IOLoop, PeriodicCallback
+from tornado.web import HTTPError
+
+import jupyter_agents
+from jupyter_agents.link.handshake import fingerprint
+from jupyter_agents.server.api import Observers, api_routes
+from jupyter_agents.server.credentials import same_text
+from jupyter_agents.server.door import Door
+from jupyter_agents.server.downlink import Downlink
+from jupyter_agents.server.handlers import AgentHandler, StaticHandler
+from jupyter_agents.server.limits import Limits
+from jupyter_agents.server.sockets import agent_routes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jupyter_server.serverapp import ServerApp
+
+__all__ = ["AgentsApp", "JupyterKernels"]
+
+_TICK_MS = 1000
+_ACTIVITY_MS = 5000
+_LEVELS = {
+    "serve": logging.INFO,
+    "withdraw": logging.INFO,
+    "park": logging.INFO,
+    "resume": logging.INFO,
+    "drop": logging.WARNING,
+}
+
+
+class AgentsApp(Limits, ExtensionApp):
+    """Agents of this server's kernels, at ``{base_url}agents/{agent}/{name}``.
+
+    Configured as ``c.AgentsApp.max_message_bytes = 1_000_000`` or on the command line as
+    ``--AgentsApp.max_message_bytes=1000000``; every trait of `Limits` is one.
+    """
+
+    name = "jupyter_agents"
+    # With a path of our own, JupyterHub's single-user server would take it for the landing page.
+    extension_url = "/"
+    load_other_extensions = True
+
+    door: Door
+    downlink: Downlink
+
+    def _config_file_name_default(self) -> str:
+        return "jupyter_agents_config"
+
+    def initialize_handlers(self) -> None:
+        """Build everything and bind the link, so that kernels started from now on find it.
+
+        Here and not in ``_start_jupyter_server_extension``, which pytest-jupyter never calls.
+        """
+        assert self.serverapp is not None
+        base_url = self.serverapp.base_url
+        self.observers = Observers()
+        self.door = Door(self, base_url, on_event=self._on_event)
+        kernels = JupyterKernels(self.serverapp.web_app.settings)
+        runtime_dir, version = self.serverapp.runtime_dir, jupyter_agents.__version__
+        self.downlink = Downlink(self.door, self, kernels, runtime_dir, self._welcome, version)
+        self.handlers.extend(agent_routes(self.door, AgentHandler, StaticHandler, base_url="/"))
+        self.handlers.extend(api_routes(self.door, self.downlink, self.observers))
+        self._server_id = secrets.token_hex(8)
+        self._clocks = [
+            PeriodicCallback(self._tick, _TICK_MS),
+            PeriodicCallback(self.downlink.report_activity, _ACTIVITY_MS),
+        ]
+        self.log.debug("Kernels find their agents' link at %s", self.downlink.bind())
+        IOLoop.current().add_callback(self._start)
+
+    async def stop_extension(self) -> None:
+        """Send the clients away, then let the kernels go."""
+        for clock in self._clocks:
+            clock.stop()
+        self.observers.close()
+        await self.door.stop()
+        await self.downlink.stop()
+
+    async def _start(self) -> None:
+        if self.door.is_stopping:
+            return
+        await self.downlink.start()
+        for clock in self._clocks:
+            clock.start()
+
+    def _tick(self) -> None:
+        self.door.tick()
+        self.downlink.forget_gone()
+
+    def _welcome(self) -> dict[str, Any]:
+        assert self.serverapp is not None
+        base_url = self.serverapp.base_url
+        return {
+            "server_id": self._server_id,
+            "base_url": base_url,
+            "url": _public_url(self.serverapp),
+            "static": f"{base_url}agents-static/",
+            "prefix": self.door.prefix,
+            "max_message_bytes": self.max_message_bytes,
+            "max_frame_bytes": self.frame_bytes(),
+        }
+
+    def _on_event(self, kind: str, facts: dict[str, Any]) -> None:
+        # As JSON: an id or a reason comes from a client and may hold line breaks.
+        self.log.log(_LEVELS.get(kind, logging.DEBUG), "agents %s %s", kind, json.dumps(facts))
+        self.observers.tell(kind, facts)
+
+
+class JupyterKernels:
+    """The kernels of one Jupyter Server, for its links.
+
+    Parameters
+    ----------
+    settings : Mapping
+        The web application's: ``kernel_manager``, ``session_manager``, ``last_activity_times``.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+
+    @property
+    def _manager(self) -> Any:
+        return self._settings["kernel_manager"]
+
+    def find_key(self, given: str) -> tuple[bytes, str] | None:
+        """The key and id of the kernel that has this fingerprint.
+
+        By key, not by file name: external kernels are called otherwise.
+        """
+        for kernel_id in self._manager.list_kernel_ids():
+            key = self._key(kernel_id)
+            if key and same_text(given, fingerprint(key)):
+                return key, kernel_id
+        return None
+
+    def _key(self, kernel_id: str) -> bytes:
+        kernel = self._manager.get_kernel(kernel_id)
+        # A kernel of a gateway has no session here.
+        return bytes(getattr(getattr(kernel, "session", None), "key", b""))
+
+    async def about(self, kernel_id: str) -> dict[str, Any]:
+        """``notebook``, the path of the session that the kernel belongs to, when there is one."""
+        sessions = self._settings["session_manager"]
+        try:
+            session = await ensure_async(sessions.get_session(kernel_id=kernel_id))
+        except HTTPError:
+            return {}
+        return {"notebook": session["path"]} if session and session.get("path") else {}
+
+    def is_known(self, kernel_id: str) -> bool:
+        """Whether Jupyter still has the kernel; a restart keeps it."""
+        return kernel_id in self._manager
+
+    def touch(self, kernel_id: str, *, traffic: bool) -> None:
+        """Keep the kernel from being culled, as Jupyter's own messages would."""
+        if kernel_id not in self._manager:
+            return
+        if not traffic and getattr(self._manager, "cull_connected", False):
+            return
+        now = datetime.now(timezone.utc)
+        self._manager.get_kernel(kernel_id).last_activity = now
+        if traffic:
+            self._settings["last_activity_times"]["jupyter_agents"] = now
+
+
+def _public_url(serverapp: ServerApp) -> str:
+    """The server's address for people, down to its base_url and without the token."""
+    parts = urlsplit(serverapp.public_url)
+    own = urlsplit(serverapp.custom_display_url).path
+    path = f"{own.rstrip('/')}/" if own else serverapp.base_url
+    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))

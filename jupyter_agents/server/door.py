@@ -1,0 +1,163 @@
+"""What all handlers of one server share: the relay, the limits, the open sockets.
+
+A `ClientSocket` stands between one WebSocket and the relay and adds nothing of its own: bytes in,
+bytes out. The handlers that make them are in `sockets.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from jupyter_agents.link.relay import Relay
+from jupyter_agents.server.websocket import AgentWebSocketProtocol, Flusher, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from jupyter_agents.link.records import ConnectionRecord, Served
+    from jupyter_agents.server.limits import Limits
+
+__all__ = ["ClientSocket", "Door"]
+
+
+class Door:
+    """What all handlers of one server share: the relay, the limits, the address.
+
+    Parameters
+    ----------
+    limits : Limits
+        Read once; later changes of its traits have no effect on what is open.
+    base_url : str
+        Where the server's URLs begin, with a slash at both ends, percent-encoded.
+    prefix : str
+        What comes before ``{agent}/{name}``; it may have several segments.
+    token : str
+        Without Jupyter: what a client must show, as ``?token=`` or in its Authorization header.
+        Empty lets everyone in.
+    on_event : callable, optional
+        See Relay.
+    clock : callable
+        Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        base_url: str = "/",
+        *,
+        prefix: str = "agents",
+        token: str = "",
+        on_event: Callable[[str, dict[str, Any]], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.base_url = base_url
+        self.prefix = prefix.strip("/")
+        self.token = token
+        self.clock = clock
+        self.max_body_bytes = limits.max_http_body_bytes
+        self.stop_timeout_s = limits.stop_timeout_s
+        self.socket_options = limits.socket_options()
+        self.flusher = Flusher()
+        self.relay = Relay(Message, limits.relay_limits(), on_event)
+        self.sockets: set[ClientSocket] = set()
+        self.is_stopping = False
+        self._all_gone = asyncio.Event()
+        self._path = re.compile(re.escape(base_url) + f"/*{re.escape(self.prefix)}/")
+
+    def behind_prefix(self, path: str) -> str:
+        """What follows the prefix in a request's path, still percent-encoded."""
+        match = self._path.match(path)
+        return path[match.end() :] if match else path
+
+    def tick(self) -> None:
+        """Let time pass in the relay; call it every second."""
+        self.relay.tick(self.clock())
+
+    def left(self, socket: ClientSocket) -> None:
+        """A socket is gone."""
+        self.sockets.discard(socket)
+        if not self.sockets:
+            self._all_gone.set()
+
+    async def stop(self) -> None:
+        """Send every client away (1001), give them time to answer, then cut those that did not."""
+        self.is_stopping = True
+        self.relay.stop()
+        self._all_gone.clear()
+        if self.sockets:
+            try:
+                await asyncio.wait_for(self._all_gone.wait(), self.stop_timeout_s)
+            except asyncio.TimeoutError:
+                for socket in list(self.sockets):
+                    socket.abort()
+
+
+class ClientSocket:
+    """One client: the Receiver of its WebSocket, and the Socket that the relay knows."""
+
+    __slots__ = ("_door", "_end", "_relay", "protocol", "record", "send")
+
+    record: ConnectionRecord
+    protocol: AgentWebSocketProtocol
+    send: Callable[[Message], None]
+    """The protocol's own, without a step between: a broadcast calls it for every recipient."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._relay = door.relay
+        self._end: tuple[int, str, bool] | None = None
+
+    def connect(self, protocol: AgentWebSocketProtocol) -> None:
+        """Take the protocol under which the socket will open."""
+        self.protocol = protocol
+        self.send = protocol.send
+
+    def open(self, served: Served, name: str, connection_id: str, info: Mapping[str, Any]) -> None:
+        """Enter the relay; from here on the client's messages go there."""
+        self._door.sockets.add(self)
+        now = self._door.clock()
+        self.record = self._relay.open(served, name, connection_id, self, info, now)
+        if self._end is not None:
+            self._leave(*self._end)
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the close handshake."""
+        self.protocol.close(code, reason)
+
+    def pause(self) -> None:
+        """Stop reading the client."""
+        self.protocol.pause_reading()
+
+    def resume(self) -> None:
+        """Read it again."""
+        self.protocol.resume_reading()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self.protocol.abort()
+
+    def on_text(self, payload: bytes) -> None:
+        """See Receiver."""
+        self._relay.text(self.record, payload)
+
+    def on_binary(self, payload: bytes) -> None:
+        """See Receiver."""
+        self._relay.binary(self.record, payload)
+
+    def on_failed(self, error: Exception) -> None:
+        """See Receiver."""
+        if hasattr(self, "record"):
+            self._relay.failed(self.record, str(error))
+
+    def on_closed(self, code: int, reason: str, was_clean: bool) -> None:
+        """See Receiver."""
+        self._end = (code, reason, was_clean)
+        if hasattr(self, "record"):
+            self._leave(code, reason, was_clean)
+
+    def _leave(self, code: int, reason: str, was_clean: bool) -> None:
+        self._door.left(self)
+        self._relay.closed(self.record, code, reason, was_clean)
