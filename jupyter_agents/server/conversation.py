@@ -279,6 +279,7 @@ class Conversation:
 
     def _lose(self) -> None:
         self._is_lost = self._is_closing = True
+        self._may_end = False
         self._events = iter(())
         self._outbox.clear()
         self._in_flight = 0
