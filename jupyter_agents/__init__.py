@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from jupyter_agents.host.callables import StreamingResponse, callable_method
     from jupyter_agents.host.connection import Connection, ConnectionContext
     from jupyter_agents.host.handle import AgentHandle
-    from jupyter_agents.host.namespace import AgentNamespace, get_agent_by_name, serve
+    from jupyter_agents.host.namespace import AgentNamespace
     from jupyter_agents.instance.current import CurrentAgent, get_current_agent
     from jupyter_agents.protocol.backoff import ReconnectPolicy
     from jupyter_agents.protocol.http import Request, Response
+    from jupyter_agents.serving import get_agent_by_name, serve
     from jupyter_agents.standalone import agent_handlers
 
 __version__ = "0.1.0"
@@ -67,9 +68,9 @@ _HOMES = {
     "agent_handlers": "standalone",
     "callable_method": "host.callables",
     "connect": "client.client",
-    "get_agent_by_name": "host.namespace",
+    "get_agent_by_name": "serving",
     "get_current_agent": "instance.current",
-    "serve": "host.namespace",
+    "serve": "serving",
 }
 
 # `callable` is reachable as jupyter_agents.callable, but never star-exported: it would shadow the builtin

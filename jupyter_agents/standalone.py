@@ -6,13 +6,18 @@ agents into a Tornado application of your own. `LocalLink` is the link without a
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import os
+
+    from jupyter_agents.host.agent import Agent
     from jupyter_agents.host.host import AgentHost
+    from jupyter_agents.host.storage import Storage
     from jupyter_agents.link.relay import Relay
 
-__all__ = ["LocalLink"]
+__all__ = ["LocalLink", "StandaloneServer", "agent_handlers", "start"]
 
 
 class LocalLink:
@@ -68,5 +73,123 @@ class LocalLink:
             if self._is_up:
                 self._relay.host_frame(self, frame)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether frames are on their way."""
+        return bool(self._to_host)
+
     async def drained(self) -> None:
         """Return at once: nothing is buffered here."""
+
+
+class StandaloneServer:
+    """Serves one host's agents in this process.
+
+    Parameters
+    ----------
+    host : AgentHost
+        Runs on the loop that the server shares.
+    token : str, optional
+        What clients must show as ``?token=`` or in their Authorization header; made up by default.
+    """
+
+    def __init__(self, host: AgentHost, token: str | None = None) -> None:
+        from jupyter_agents.server.door import Door
+        from jupyter_agents.server.limits import Limits
+
+        self.token = secrets.token_urlsafe(24) if token is None else token
+        self.door = Door(Limits(), token=self.token)
+        self.link = LocalLink(self.door.relay, host)
+        self._host = host
+        self._http: Any = None
+        self._ticking: Any = None
+        self.url = ""
+
+    def listen(self, port: int = 0, address: str = "127.0.0.1") -> None:
+        """Open the port; on the host's thread."""
+        from tornado.httpserver import HTTPServer
+        from tornado.ioloop import PeriodicCallback
+        from tornado.netutil import bind_sockets
+        from tornado.web import Application
+
+        sockets = bind_sockets(port, address)
+        self._http = HTTPServer(Application(self.door.routes(), log_function=_log_nothing))
+        self._http.add_sockets(sockets)
+        self.url = f"http://{address}:{sockets[0].getsockname()[1]}/"
+        self._ticking = PeriodicCallback(self.door.tick, 1000)
+        self._ticking.start()
+        self.link.connect({"server_id": secrets.token_hex(8), "url": self.url, "token": self.token})
+
+    async def stop(self) -> None:
+        """Send the clients away and close the port."""
+        self._ticking.stop()
+        self._http.stop()
+        await self.door.stop()
+        await self._http.close_all_connections()
+
+
+def agent_handlers(
+    *classes: type[Agent],
+    base_url: str = "/",
+    token: str = "",
+    storage: str | os.PathLike[str] | Storage | None = "memory",
+) -> list[Any]:
+    """Routes that serve these classes in a Tornado application of your own, on its loop.
+
+    Parameters
+    ----------
+    *classes : type
+        Agent classes.
+    base_url : str
+        Where the application's URLs begin.
+    token : str
+        What clients must show; empty lets everyone in, so put your own sign-in before it.
+    storage : str or path or Storage
+        As for `serve`; memory by default.
+
+    Returns
+    -------
+    list
+        For ``tornado.web.Application``.
+
+    Thread
+    ------
+    The one whose loop runs the application; agents run there, too.
+    """
+    import asyncio
+
+    from jupyter_agents.host.host import AgentHost, Hosted
+    from jupyter_agents.host.storage import open_storage
+    from jupyter_agents.protocol.names import spellings
+    from jupyter_agents.server.door import Door
+    from jupyter_agents.server.limits import Limits
+
+    host = AgentHost(asyncio.get_event_loop())
+    door = Door(Limits(), base_url, token=token)
+    LocalLink(door.relay, host).connect()
+    kept = open_storage(storage)
+    for cls in classes:
+        names = spellings(cls.__name__)
+        host.serve(Hosted(cls, names[0], names, kept))
+    host.end_turn()
+    return door.routes()
+
+
+def _log_nothing(handler: Any) -> None:
+    """Keep requests, whose URLs may carry the token, out of the log."""
+
+
+def start(host: AgentHost) -> StandaloneServer:
+    """Start serving a host's agents on a loopback port, and say where."""
+    server: StandaloneServer = host.submit(_listen, host).result(10)
+    print(  # noqa: T201 - the person at the prompt needs the address
+        f"No Jupyter Server serves this process, so its agents are at {server.url}agents/ "
+        f"(token {server.token})"
+    )
+    return server
+
+
+def _listen(host: AgentHost) -> StandaloneServer:
+    server = StandaloneServer(host)
+    server.listen()
+    return server

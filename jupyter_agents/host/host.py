@@ -68,6 +68,8 @@ class Hosted:
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     takeover: bool = False
     instances: dict[str, AgentInstance] = field(default_factory=dict)
+    mirrors: dict[str, list[Callable[[int, bytes | None], None]]] = field(default_factory=dict)
+    """Handles to tell of a changed state, by instance name; called on the agents' thread."""
 
     def registration(self) -> dict[str, Any]:
         """The object of a SERVE frame."""

@@ -214,6 +214,16 @@ class AgentLoop:
             self._turn_planned = True
             self.loop.call_soon(self.end_turn)
 
+    @property
+    def tasks(self) -> frozenset[asyncio.Task[Any]]:
+        """What hooks left to await."""
+        return frozenset(self._tasks)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something will happen without anything more coming in."""
+        return bool(self._later or self._posted or self._outbox or self._turn_planned)
+
     def end_turn(self) -> None:
         """Finish what was put off, commit, and let the frames leave, in this order."""
         self._turn_planned = True  # what is done now need not plan another one

@@ -136,6 +136,22 @@ class AgentInstance:
 
         return adopt
 
+    async def outside(self, work: Callable[[Agent], Any]) -> Any:
+        """Do `work` with the started agent for a cell or another agent; what it returns is awaited if it must be."""
+        started = self.host.loop.create_future()
+        self.arrive(
+            lambda: started.done() or started.set_result(None),
+            lambda error: started.done() or started.set_exception(error),
+        )
+        await started
+        return await outcome(self.perform(work))
+
+    def perform(self, work: Callable[[Agent], Any]) -> Any:
+        """Do `work` with the agent now, in its context, on the agents' thread."""
+        agent = self.agent
+        self.host.running = work
+        return self.hooks.context().run(work, agent)
+
     def sleep(self) -> None:
         """Let the object go; sockets stay, the next arrival wakes it with its stored state."""
         self.sync.flush()

@@ -129,6 +129,8 @@ class Sync:
         self._send(self._side.tell(snapshot, writer=self._writer, views=self._views(agent)))
         self._writer = None
         self._settle_later()
+        for mirror in hosted.mirrors.get(self._instance.name, ()):
+            mirror(snapshot.version, snapshot.json)
         if self._host.watched:
             facts = {"state": snapshot.value, "version": snapshot.version}
             self._host.event("state", self._instance, facts)
@@ -140,6 +142,12 @@ class Sync:
             if packed is None
             else Snapshot(snapshot_value(agent), state_version(agent), packed)
         )
+
+    def mirrored(self) -> tuple[int, bytes | None]:
+        """Version and JSON of the state, for a handle."""
+        agent = self._instance.agent
+        self.flush()
+        return state_version(agent), snapshot_json(agent)
 
     def _views(self, agent: Agent) -> Any:
         if not has_view(agent):

@@ -1,0 +1,95 @@
+"""The instances of one served class, by name: what `serve` returns to a cell."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from jupyter_agents.host.handle import AgentHandle, handle_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from jupyter_agents.host.agent import Agent
+    from jupyter_agents.host.host import AgentHost, Hosted
+
+__all__ = ["AgentNamespace"]
+
+ASK_S = 15.0
+
+
+class AgentNamespace:
+    """The instances of one served class, by name: ``ns["lobby"]`` is a handle on one of them."""
+
+    def __init__(self, host: AgentHost, hosted: Hosted) -> None:
+        self._host = host
+        self._hosted = hosted
+
+    @property
+    def agent_class(self) -> type[Agent]:
+        """The class, as it was last served."""
+        return self._hosted.cls
+
+    @property
+    def agent(self) -> str:
+        """The class's part of the address."""
+        return self._hosted.agent
+
+    @property
+    def host(self) -> AgentHost:
+        """The host that runs it, for panels."""
+        return self._host
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it still is."""
+        return self._host.classes.get(self.agent) is self._hosted
+
+    @property
+    def instances(self) -> list[str]:
+        """Names of the instances in memory."""
+        return sorted(self._hosted.instances)
+
+    def __getitem__(self, name: str) -> AgentHandle:
+        return handle_for(self._host, self._hosted, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.instances)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._hosted.instances
+
+    def __len__(self) -> int:
+        return len(self._hosted.instances)
+
+    def url(self, name: str = "default") -> str:
+        """The WebSocket address of an instance, without a credential."""
+        return "ws" + self.page(name).removeprefix("http")
+
+    def page(self, name: str = "default") -> str:
+        """The address of an instance's console page, for a browser that is signed in."""
+        base = str(self._host.server.get("url") or "http://localhost:8888/")
+        return f"{base}agents/{self.agent}/{quote(name, safe='')}"
+
+    def stop(self) -> None:
+        """Serve the class no longer: clients are closed with 1001, `on_close` and `on_stop` run."""
+        self._host.submit(self._host.withdraw, self.agent).result(ASK_S)
+
+    def reset(self, name: str) -> None:
+        """Drop what is stored of an instance; its clients stay and see the initial state."""
+        self._do(name, lambda instance: instance.reset())
+
+    async def sleep(self, name: str) -> None:
+        """Let an instance leave memory; its sockets stay, and the next arrival wakes it."""
+        await asyncio.wrap_future(self._host.submit(self._now, name, lambda i: i.sleep()))
+
+    def _do(self, name: str, work: Callable[[Any], None]) -> None:
+        self._host.submit(self._now, name, work).result(ASK_S)
+
+    def _now(self, name: str, work: Callable[[Any], None]) -> None:
+        work(self._host.instance(self._hosted, name))
+
+    def __repr__(self) -> str:
+        where = self.url("NAME").replace("NAME", "…") if self.is_served else "stopped"
+        return f"<agents {self.agent_class.__name__} at {where}, {len(self)} instances>"

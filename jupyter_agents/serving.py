@@ -1,0 +1,235 @@
+"""`serve`: what a cell calls. It starts the agents of this process and joins them to a Jupyter Server, or stands alone.
+
+The only mutable global of the package is here, behind `default_host`, because cells need one place to find the agents
+of their process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import inspect
+import logging
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jupyter_agents.errors import ServeError
+from jupyter_agents.host.agent import Agent
+from jupyter_agents.host.handle import AgentHandle, handle_for
+from jupyter_agents.host.host import AgentHost, Hosted
+from jupyter_agents.host.namespace import AgentNamespace
+from jupyter_agents.host.storage import open_storage
+from jupyter_agents.host.thread import AgentThread
+from jupyter_agents.host.uplink import KernelUplink, kernel_key
+from jupyter_agents.protocol.names import spellings
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from jupyter_agents.host.storage import Storage
+
+__all__ = ["default_host", "get_agent_by_name", "serve", "stop_default_host"]
+
+SERVE_S = 15.0
+_log = logging.getLogger("jupyter_agents")
+
+
+@dataclass
+class _DefaultHost:
+    thread: AgentThread
+    host: AgentHost
+    uplink: KernelUplink | None = None
+
+
+_default: _DefaultHost | None = None
+_default_lock = threading.Lock()
+
+
+def default_host() -> AgentHost:
+    """The host of this process: made on first use, with its thread and its link."""
+    global _default
+    with _default_lock:
+        if _default is None or not _default.thread.is_alive:
+            _default = _start()
+            atexit.register(stop_default_host)
+        return _default.host
+
+
+def _start() -> _DefaultHost:
+    stalled = _Stalled()
+    thread = AgentThread(on_stall=stalled)
+    started: Any = _on(thread, _make_host, thread)
+    stalled.host, stalled.thread = started.host, thread
+    return _DefaultHost(thread, started.host, started.uplink)
+
+
+def _on(thread: AgentThread, function: Callable[..., Any], *args: Any) -> Any:
+    future = asyncio.run_coroutine_threadsafe(_outcome(function, *args), thread.loop)
+    return future.result(SERVE_S)
+
+
+async def _outcome(function: Callable[..., Any], *args: Any) -> Any:
+    result = function(*args)
+    return await result if inspect.isawaitable(result) else result
+
+
+async def _make_host(thread: AgentThread) -> _DefaultHost:
+    host = AgentHost(thread.loop, thread.ident)
+    return _DefaultHost(thread, host, await _link(host))
+
+
+async def _link(host: AgentHost) -> KernelUplink | None:
+    key = kernel_key()
+    if key is None:
+        return None
+    uplink = KernelUplink(host, key)
+    return uplink if await uplink.connect() else None
+
+
+def stop_default_host() -> None:
+    """End the agents of this process: `on_stop` runs within its time limit, what is stored is safe."""
+    global _default
+    with _default_lock:
+        ending, _default = _default, None
+    atexit.unregister(stop_default_host)
+    if ending is None or not ending.thread.is_alive:
+        return
+    try:
+        limit = ending.host.limits.stop_s + 1
+        asyncio.run_coroutine_threadsafe(_stop(ending), ending.thread.loop).result(limit)
+    except Exception as error:  # a hook that never returns must not keep the kernel from going
+        _log.warning("The agents did not stop in good order: %r", error)
+    ending.thread.stop(timeout_s=1.0)
+
+
+async def _stop(ending: _DefaultHost) -> None:
+    await ending.host.stop()
+    if ending.uplink is not None:
+        ending.uplink.stop()
+
+
+class _Stalled:
+    """Names the hook that keeps the agents' thread from turning."""
+
+    host: AgentHost | None = None
+    thread: AgentThread | None = None
+
+    def __call__(self, seconds: float) -> None:
+        if self.host is None or self.thread is None:
+            return
+        running = self.host.running
+        name = getattr(running, "__qualname__", repr(running))
+        frame = sys._current_frames().get(self.thread.ident)
+        where = "".join(traceback.format_stack(frame)[-2:]) if frame is not None else ""
+        _log.warning(
+            "%s has kept all agents waiting for more than %g s; make it async, or use asyncio.to_thread\n%s",
+            name,
+            seconds,
+            where,
+        )
+
+
+def serve(
+    agent_class: type[Agent],
+    *,
+    slug: str | None = None,
+    storage: str | os.PathLike[str] | Storage | None = None,
+    takeover: bool = False,
+    standalone: bool | None = None,
+) -> AgentNamespace:
+    """Serve a class of agents from this cell; run the cell again to replace its code under the live connections.
+
+    Parameters
+    ----------
+    agent_class : type
+        A subclass of Agent.
+    slug : str, optional
+        Another spelling for the address than the class's name in kebab case.
+    storage : str or path, optional
+        ``"memory"``, or an SQLite file; by default one file in Jupyter's data directory keeps every agent.
+    takeover : bool
+        Take the class, with its connections, from another kernel that serves it.
+    standalone : bool, optional
+        True: serve from this process on a loopback port, without Jupyter Server. By default only where none is found.
+
+    Returns
+    -------
+    AgentNamespace
+        Shows itself as the live panel; ``ns["lobby"]`` is a handle on the instance of that name.
+
+    Raises
+    ------
+    ServeError
+        When the class cannot be served; the sentence says what to do. What was served before goes on.
+
+    Thread
+    ------
+    Any but the agents' own.
+    """
+    _check_servable(agent_class)
+    host = default_host()
+    hosted = Hosted(
+        cls=agent_class,
+        agent=spellings(agent_class.__name__, slug)[0],
+        spellings=spellings(agent_class.__name__, slug),
+        storage=open_storage(storage),
+        context=contextvars.copy_context(),
+        takeover=takeover,
+    )
+    if standalone or host.uplink is None:
+        _stand_alone(host)
+    host.submit(host.serve, hosted).result(SERVE_S)
+    return AgentNamespace(host, host.classes[hosted.agent])
+
+
+def _check_servable(agent_class: Any) -> None:
+    if not (isinstance(agent_class, type) and issubclass(agent_class, Agent)):
+        what = agent_class.__name__ if isinstance(agent_class, type) else repr(agent_class)
+        raise ServeError(
+            f"serve(…) takes a class that derives from Agent, not {what}; write class {what if isinstance(agent_class, type) else 'Room'}(Agent): …"
+        )
+    if agent_class is Agent:
+        raise ServeError("Agent itself has nothing to serve; derive a class from it: class Room(Agent): …")
+    if sys.platform == "emscripten":
+        raise ServeError(
+            "Agents need a Jupyter Server with real kernels; JupyterLite, in the browser, has neither"
+        )
+
+
+def _stand_alone(host: AgentHost) -> None:
+    if host.uplink is not None:
+        return
+    from jupyter_agents.standalone import start
+
+    start(host)
+
+
+async def get_agent_by_name(
+    agent: type[Agent] | str, name: str = "default", props: Any = None
+) -> AgentHandle:
+    """A handle on a started instance, for cells and for other agents; `on_start(props)` has ended when it returns.
+
+    Raises
+    ------
+    LookupError
+        When this process does not serve the class.
+    """
+    host = default_host()
+    hosted = host.find(agent)
+
+    def started(agent: Agent) -> None:
+        return None
+
+    def first() -> Any:
+        return host.instance(hosted, name, props).outside(started)
+
+    if host.is_here():
+        await first()
+    else:
+        await asyncio.wrap_future(host.submit(first))
+    return handle_for(host, hosted, name)
