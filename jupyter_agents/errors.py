@@ -114,9 +114,7 @@ class CallError(AgentsError):
 class CallFailed(CallError):
     """The agent answered with an error: its `message`, and `data` where the author made some public."""
 
-    def __init__(
-        self, method: str, message: str, call_id: str = "", data: object = None
-    ) -> None:
+    def __init__(self, method: str, message: str, call_id: str = "", data: object = None) -> None:
         super().__init__(method, call_id)
         self.message = message
         self.data = data
@@ -241,7 +239,9 @@ class HostStopped(AgentsError, RuntimeError):
     """The agents' thread has stopped; serve the class again to start it."""
 
     def __str__(self) -> str:
-        return self.args[0] if self.args else "The agents' thread has stopped; run serve(...) again"
+        return (
+            self.args[0] if self.args else "The agents' thread has stopped; run serve(...) again"
+        )
 
 
 def _short(text: str, limit: int = 80) -> str:

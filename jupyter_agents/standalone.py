@@ -112,8 +112,10 @@ class StandaloneServer:
         from tornado.netutil import bind_sockets
         from tornado.web import Application
 
+        from jupyter_agents.server.sockets import agent_routes, log_request
+
         sockets = bind_sockets(port, address)
-        self._http = HTTPServer(Application(self.door.routes(), log_function=_log_nothing))
+        self._http = HTTPServer(Application(agent_routes(self.door), log_function=log_request))
         self._http.add_sockets(sockets)
         self.url = f"http://{address}:{sockets[0].getsockname()[1]}/"
         self._ticking = PeriodicCallback(self.door.tick, 1000)
@@ -163,6 +165,7 @@ def agent_handlers(
     from jupyter_agents.protocol.names import spellings
     from jupyter_agents.server.door import Door
     from jupyter_agents.server.limits import Limits
+    from jupyter_agents.server.sockets import agent_routes
 
     host = AgentHost(asyncio.get_event_loop())
     door = Door(Limits(), base_url, token=token)
@@ -172,11 +175,7 @@ def agent_handlers(
         names = spellings(cls.__name__)
         host.serve(Hosted(cls, names[0], names, kept))
     host.end_turn()
-    return door.routes()
-
-
-def _log_nothing(handler: Any) -> None:
-    """Keep requests, whose URLs may carry the token, out of the log."""
+    return agent_routes(door)
 
 
 def start(host: AgentHost) -> StandaloneServer:

@@ -177,8 +177,7 @@ class Stateful(Fielded, metaclass=_StatefulMeta):
         if not self._state_fields:
             now = {} if self.state is None else self.state
             if not isinstance(now, dict):
-                kind = type(now).__name__
-                raise TypeError(f"update_state needs a state that is an object, not {kind}")
+                raise TypeError(f"update_state needs an object, not {type(now).__name__!r}")
             fields = {**now, **fields}
         self._write(fields, "server")
 

@@ -45,7 +45,9 @@ class Kind(IntEnum):
     BINARY = 2  # ↔
     TEXT_MANY = 3  # ← to `number` connections: their numbers as <I each, then the message
     BINARY_MANY = 4  # ←
-    STATE_MANY = 5  # ← text that a later STATE_MANY makes worthless: a slow client may get the last only
+    STATE_MANY = (
+        5  # ← text that a later STATE_MANY makes worthless: a slow client may get the last only
+    )
     OPEN = 10  # → a connection was made, or is handed over again (``resumed``): object
     CLOSE = 11  # ← close the connection: <H code, reason
     CLOSED = 12  # → the connection is gone: <H code, <B was clean, reason
@@ -139,7 +141,9 @@ class FrameReader:
     def __init__(self, max_bytes: int, buffer_bytes: int = 256 * 1024) -> None:
         self._max_length = max_bytes + _AFTER_LENGTH
         self._standing = memoryview(bytearray(buffer_bytes))
-        self._view = self._standing  # where bytes go now: the standing buffer or a large frame's own
+        self._view = (
+            self._standing
+        )  # where bytes go now: the standing buffer or a large frame's own
         self._end = 0
 
     def space(self) -> memoryview:
@@ -171,7 +175,9 @@ class FrameReader:
         while end - start >= HEAD_BYTES:
             length, kind, number = _HEAD.unpack_from(view, start)
             if not _AFTER_LENGTH <= length <= self._max_length:
-                raise LinkError(f"A frame of {length} bytes came over the link; the limit is {self._max_length}")
+                raise LinkError(
+                    f"A frame of {length} bytes came over the link; the limit is {self._max_length}"
+                )
             stop = start + 4 + length
             if stop > end:
                 break

@@ -172,9 +172,7 @@ class Relay:
         now: float,
     ) -> ConnectionRecord:
         """Take in a socket that has just opened; returns its record, attached or parked."""
-        record = ConnectionRecord(
-            self._number(), connection_id, served, name, socket, info, now
-        )
+        record = ConnectionRecord(self._number(), connection_id, served, name, socket, info, now)
         if self.served.get(served.agent) is not served or self._is_crowded():
             socket.close(closing.TRY_AGAIN_LATER, "Try again later")
             return record
@@ -278,7 +276,9 @@ class Relay:
         try:
             handler(host, frame[1], frame[2])
         except (struct.error, KeyError, TypeError, ValueError) as error:
-            raise LinkError(f"A {Kind(frame[0]).name} frame from {host.id} is malformed") from error
+            raise LinkError(
+                f"A {Kind(frame[0]).name} frame from {host.id} is malformed"
+            ) from error
 
     def host_full(self, host: HostPort, full: bool) -> None:
         """The link to a host is over its limit, or free again: its sockets wait, or go on."""
@@ -335,7 +335,9 @@ class Relay:
         wish = unpack_object(payload)
         agent = str(wish["agent"])
         spellings = tuple(str(s) for s in wish["spellings"])
-        refusal = self._clash(host, agent, str(wish["class"]), spellings, bool(wish.get("takeover")))
+        refusal = self._clash(
+            host, agent, str(wish["class"]), spellings, bool(wish.get("takeover"))
+        )
         if refusal is not None:
             host.send(Kind.SERVED, number, pack_object({"agent": agent, "error": refusal}))
             return
@@ -345,7 +347,12 @@ class Relay:
         self._resume(served, host)
 
     def _clash(
-        self, host: HostPort, agent: str, class_name: str, spellings: tuple[str, ...], takeover: bool
+        self,
+        host: HostPort,
+        agent: str,
+        class_name: str,
+        spellings: tuple[str, ...],
+        takeover: bool,
     ) -> str | None:
         for spelling in spellings:
             other = self.served.get(self._spellings.get(spelling, ""))
@@ -430,7 +437,9 @@ class Relay:
         wish = unpack_object(payload)
         served = self.served.get(str(wish["agent"]))
         if served is not None and served.host is host:
-            self._drop(served, closing.GOING_AWAY, str(wish.get("reason", "The agent was stopped")))
+            self._drop(
+                served, closing.GOING_AWAY, str(wish.get("reason", "The agent was stopped"))
+            )
 
     def _drop(self, served: Served, code: int, reason: str) -> None:
         del self.served[served.agent]

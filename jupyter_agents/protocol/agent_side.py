@@ -30,7 +30,7 @@ __all__ = ["AgentSide", "Outgoing", "Snapshot", "Views", "is_stale"]
 
 
 class Snapshot:
-    """A state as it was after one change.
+    """A state as it was after one change. Equal to another of the same version and JSON.
 
     Parameters
     ----------
@@ -49,6 +49,14 @@ class Snapshot:
         self.version = version
         self._json = json
         self._plain: Any = MISSING
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Snapshot):
+            return NotImplemented
+        return self.version == other.version and self.json == other.json
+
+    def __hash__(self) -> int:
+        return hash((self.version, self.json))
 
     @property
     def json(self) -> bytes:
@@ -231,8 +239,8 @@ class AgentSide:
         snapshot : Snapshot
             The state that holds now, as this connection may see it.
         sent : Any
-            The value as it arrived, not an object that a validator may have changed since. Left
-            out: unknown, so the writer is sent what holds.
+            The value as it arrived, or (better) its JSON as bytes; not an object that a validator
+            may have changed since. Left out: unknown, so the writer is sent what holds.
 
         Wire
         ----
@@ -242,7 +250,7 @@ class AgentSide:
         connection = self._connections.get(key)
         if connection is None:
             return []
-        differs = sent is MISSING or messages.encode(sent) != snapshot.json
+        differs = sent is MISSING or _as_json(sent) != snapshot.json
         if connection.extended and write is not None:
             connection.told = snapshot
             self._unsettled.discard(key)
@@ -344,11 +352,11 @@ class AgentSide:
     ) -> dict[tuple[Snapshot | None, Snapshot], list[tuple[int, _Connection]]]:
         """Group our extension's connections by what they hold and what they are to hold."""
         groups: dict[tuple[Snapshot | None, Snapshot], list[tuple[int, _Connection]]] = {}
-        known: dict[bytes, Snapshot] = {}
+        known: dict[Snapshot, Snapshot] = {}
         for key, connection in self._extended.items():
             if key != writer:
                 shown = views(key) if views else snapshot
-                shown = known.setdefault(shown.json, shown)
+                shown = known.setdefault(shown, shown)
                 groups.setdefault((connection.told, shown), []).append((key, connection))
         return groups
 
@@ -375,6 +383,10 @@ class AgentSide:
 def is_stale(base: int | None, snapshot: Snapshot | None) -> bool:
     """Tell whether a write was made on another version than holds; never without a base."""
     return base is not None and base != (snapshot.version if snapshot else 0)
+
+
+def _as_json(value: object) -> bytes:
+    return value if isinstance(value, bytes) else messages.encode(value)
 
 
 def _grouped_by_json(

@@ -361,9 +361,10 @@ class Replica:
         if write is None:
             # It was given up, so its value is not known here any more.
             return self._ask()
+        if frame.state is not MISSING:
+            write.value = frame.state
         if self.version is None or frame.version >= self.version:
-            self._confirmed = write.value if frame.state is MISSING else frame.state
-            self.version = frame.version
+            self._confirmed, self.version = write.value, frame.version
         for other in self.pending:
             # Made on the same version as this one, and after it: this one is not what makes it
             # stale.

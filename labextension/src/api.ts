@@ -83,14 +83,9 @@ export class AgentsApi {
     return this.under(this.settings.wsUrl, agent, name);
   }
 
-  /** The built-in page that talks to an instance. */
+  /** The built-in page that talks to an instance: what the address shows in a browser. */
   consolePage({ agent, name }: IAddress): string {
-    const page = URLExt.join(
-      this.settings.baseUrl,
-      'agents/static/agent-console.html'
-    );
-    const query = new URLSearchParams({ agent, name });
-    return `${page}?${query}`;
+    return this.under(this.settings.baseUrl, agent, name);
   }
 
   private under(base: string, agent: string, name: string): string {
@@ -131,7 +126,8 @@ export class AgentsApi {
 /** The sentence in an error's JSON body, or its text. */
 function reasonOf(text: string): string {
   try {
-    return String(JSON.parse(text).message ?? text);
+    const { error, message } = JSON.parse(text);
+    return String(error ?? message ?? text);
   } catch {
     return text;
   }

@@ -1,4 +1,4 @@
-/** The extension's own icon; the colours follow the theme. */
+/** The extension's own icon. */
 import { LabIcon } from '@jupyterlab/ui-components';
 
 const AGENTS_SVG = `
@@ -10,7 +10,13 @@ const AGENTS_SVG = `
   </g>
 </svg>`;
 
+/** It follows the theme's colours. */
 export const agentsIcon = new LabIcon({
   name: 'jupyter-agents:agents',
   svgstr: AGENTS_SVG
 });
+
+/** For the launcher's row of notebooks, which shows pictures: in the orange of notebooks. */
+export const agentsIconUrl = `data:image/svg+xml,${encodeURIComponent(
+  AGENTS_SVG.replace('#616161', '#f37726')
+)}`;

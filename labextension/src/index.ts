@@ -13,6 +13,7 @@ import { Signal } from '@lumino/signaling';
 
 import { AgentsApi } from './api';
 import { addCommands, CommandIDs } from './commands';
+import { agentsIconUrl } from './icons';
 import { AgentsModel, IAgentsModel } from './model';
 import { AgentsPanel } from './panel';
 import { RunningAgents } from './running';
@@ -48,7 +49,8 @@ const model: JupyterFrontEndPlugin<AgentsModel> = {
     launcher?.add({
       command: CommandIDs.newNotebook,
       category: 'Notebook',
-      rank: 90
+      rank: 90,
+      kernelIconUrl: agentsIconUrl
     });
     void followSettings(agents, registry);
     return agents;

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import sync_playwright
 
-from scripts.jupyter_process import JupyterProcess
+from scripts.jupyter_process import ROOT, JupyterProcess
 from tests.browser.pages import LabPage, NotebookPage
 from tests.live import RUNNING, pytest_runtest_makereport  # noqa: F401
 
@@ -43,10 +43,20 @@ def lab(
         app="lab",
         options=["--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"],
     )
+    _install_side_bar(server)
     request.config.stash.setdefault(RUNNING, []).append(server)
     yield server.start()
     server.stop()
     request.config.stash[RUNNING].remove(server)
+
+
+def _install_side_bar(server: JupyterProcess) -> None:
+    """Let this Lab load the side bar as it was last built here (`make js`)."""
+    built = ROOT / "jupyter_agents" / "labextension"
+    if built.is_dir():
+        folder = server.home / "data" / "labextensions"
+        folder.mkdir()
+        (folder / "jupyter-agents").symlink_to(built)
 
 
 @pytest.fixture(scope="session")

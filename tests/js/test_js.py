@@ -1,4 +1,4 @@
-"""The plain JavaScript modules: their own suite, their types, and the declaration that is committed."""
+"""The plain JavaScript modules: their own suite, their types, and the committed declaration."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_types_are_clean(tsc):
 
 
 def test_declaration_is_up_to_date(tsc, tmp_path):
-    """The committed `agent-client.d.ts` is what its module's JSDoc says: `tsc -p tsconfig.types.json`."""
+    """The committed `agent-client.d.ts` is what `tsc -p tsconfig.types.json` makes today."""
     run(tsc, "-p", "tsconfig.types.json", "--outDir", str(tmp_path))
     made = (tmp_path / "agent-client.d.ts").read_text("utf-8")
     assert made == (STATIC / "agent-client.d.ts").read_text("utf-8")

@@ -63,7 +63,7 @@ def test_close_wants_an_integer_and_a_string(code, reason, sentence):
         check_close(code, reason)
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     def __str__(self):
         raise RuntimeError("no text")
 
@@ -78,7 +78,7 @@ class Broken(Exception):
         (errors.PublicError("", 0), "", 0),
         (errors.StateRejected("too low"), "too low", None),
         (errors.ConnectionReadonly("c"), "Connection is readonly", None),
-        (Broken(), "Broken", None),
+        (BrokenError(), "BrokenError", None),
         (OSError("file \udcff"), "file ?", None),
     ],
 )
@@ -124,7 +124,7 @@ def test_error_has_an_http_status(error, status):
     ],
 )
 def test_error_has_a_close_code(error, code):
-    """Protocol errors know their code, the platform's errors say when to come back, the rest is 1011."""
+    """Protocol errors know their code, the platform's say when to come back, the rest is 1011."""
     assert close_code(error) == code
 
 

@@ -149,7 +149,7 @@ def test_result_that_json_cannot_carry_is_refused():
     ],
 )
 def test_client_frame_is_read(text, expected):
-    """Calls and writes are recognised however they are spelled, malformed calls where they have an id."""
+    """Calls and writes are recognised however spelled; malformed calls where they have an id."""
     assert read_client_frame(text) == expected
 
 
@@ -202,9 +202,7 @@ def test_other_text_is_the_users_own(text):
     ],
 )
 def test_extension_is_read_when_negotiated(frame, expected):
-    """Write ids, bases, deadlines, cancels and requests exist for those who negotiated them; a base
-    that is no version is never current.
-    """
+    """Write ids, bases, deadlines and cancels exist once negotiated."""
     assert read_client_frame(json.dumps(frame), extended=True) == expected
 
 
@@ -223,11 +221,12 @@ def test_no_message_breaks_the_reader(value):
     assert read_server_frame(text) is None
 
 
-KEYS = st.sampled_from(["type", "id", "method", "args", "state", "write", "base", "version", "ops",
-                        "success", "done", "error", "name", "agent", "stateFollows", "seq"])  # fmt: skip
-VALUES = st.sampled_from(["rpc", "rpc_cancel", "cf_agent_state", "cf_agent_state_error", "cf_agent_state_ack",
-                          "cf_agent_state_patch", "cf_agent_identity", "cf_agent_state_get", "x", 1, True,
-                          None, [], {}, 0.5])  # fmt: skip
+NAMES = "type id method args state write base version ops success done error name agent seq"
+TYPES = ["rpc", "rpc_cancel", "cf_agent_identity", "cf_agent_state"] + [
+    f"cf_agent_state_{kind}" for kind in ("error", "ack", "patch", "get")
+]
+KEYS = st.sampled_from(NAMES.split())
+VALUES = st.sampled_from([*TYPES, "x", 1, True, None, [], {}, 0.5])
 
 
 @given(st.dictionaries(KEYS, VALUES))

@@ -1,7 +1,7 @@
 """Recordings of the real Agents SDK, as steps: what a client did, and what each client then saw.
 
-The files beside this one in ``transcripts/`` were recorded from agents 0.32.0. The same steps are replayed against the
-frames alone (`test_replay`), and can be against a whole host: compare `Step.seen` per connection.
+The files in ``transcripts/`` were recorded from agents 0.32.0. The same steps are replayed against
+the frames alone (`test_replay`), and can be against a whole host: compare `Step.seen`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Step:
-    """One action of a client (`kind` connect, send, send-close, abort), and the frames seen until the next one."""
+    """One action of a client, and what each connection was sent until the next one."""
 
     action: Event
     seen: dict[str, list[Any]] = field(default_factory=dict)
