@@ -102,14 +102,15 @@ class Kernel:
             if left <= 0:
                 raise self.server.problem(f"A cell did not end within {limit_s:g} s: {outputs}")
             self._read(left)
-        del self._waiting[request]
         if check and outputs.status != "ok":
             raise self.server.problem(f"A cell failed: {outputs.error or outputs.status}")
         return outputs
 
     def outputs(self, request: str, limit_s: float = 0.1) -> Outputs:
-        """Return what a running cell has printed so far, after reading for at most `limit_s`."""
-        self._read(limit_s)
+        """Return what came under a cell so far, also after it ended, once nothing more came for `limit_s`."""
+        deadline = time.monotonic() + limit_s
+        while (left := deadline - time.monotonic()) > 0:
+            self._read(left)
         return self._waiting[request][0]
 
     def restart(self, limit_s: float = 30) -> None:
