@@ -77,11 +77,6 @@ class HostLink(asyncio.BufferedProtocol):
         self.frames = 0
         """Both ways, ever; the downlink compares it with what it was."""
 
-    @property
-    def is_open(self) -> bool:
-        """Whether frames still go anywhere."""
-        return self._transport is not None
-
     # -- asyncio's side ------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -168,14 +163,13 @@ class HostLink(asyncio.BufferedProtocol):
         except Exception:
             _log.exception("What kernel %s belongs to is not known", kernel_id)
             about = {}
-        if not self.is_open:
+        if self._transport is None:
             return
         self.id, self.about = kernel_id, {"kernel_id": kernel_id, **about}
         self._downlink.entered(self)
         if self._deadline is not None:
             self._deadline.cancel()
         limits = self._downlink.limits
-        assert self._transport is not None
         self._transport.set_write_buffer_limits(limits.link_high_bytes, limits.link_low_bytes)
         self._reader = FrameReader(limits.frame_bytes())
         self._handshake = None
@@ -383,7 +377,8 @@ class Downlink:
         for kernel_id, link in self.links.items():
             traffic = link.frames != self._seen.get(kernel_id)
             self._seen[kernel_id] = link.frames
-            if traffic or self._has_connections(link):
+            served = self.door.relay.served.values()
+            if traffic or any(one.records for one in served if one.host is link):
                 self.kernels.touch(kernel_id, traffic=traffic)
 
     def forget_gone(self) -> None:
@@ -393,9 +388,6 @@ class Downlink:
         for kernel_id in parked:
             if not self.kernels.is_known(kernel_id):
                 self.door.relay.forget_host(kernel_id)
-
-    def _has_connections(self, link: HostLink) -> bool:
-        return any(one.host is link and one.records for one in self.door.relay.served.values())
 
 
 def sweep(runtime_dir: Path) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import re
 import secrets
+import sys
 from html import escape
 from http.client import responses
 from pathlib import Path
@@ -27,14 +28,18 @@ from tornado.websocket import WebSocketHandler
 from jupyter_agents.errors import AddressError, AgentNotFound
 from jupyter_agents.protocol.closing import http_status
 from jupyter_agents.protocol.names import Address, check_connection_id, split_path
-from jupyter_agents.server.credentials import Secrets, presented_tokens, read_request
+from jupyter_agents.server.credentials import (
+    Secrets,
+    log_request,
+    presented_tokens,
+    read_request,
+    request_summary,
+)
 from jupyter_agents.server.door import ClientSocket, Door
 from jupyter_agents.server.websocket import AgentWebSocketProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from tornado.httputil import HTTPServerRequest
 
     from jupyter_agents.link.records import PendingRequest, Served
     from jupyter_agents.protocol.http import Request
@@ -59,7 +64,7 @@ _CORS = {
 }
 
 
-class Refused(HTTPError):  # noqa: N818  # an answer, named as its cousins in errors
+class Refused(HTTPError):
     """A request that is answered with `facts` as JSON instead of being let in."""
 
     def __init__(self, status: int, error: str, **facts: Any) -> None:
@@ -132,9 +137,16 @@ class AgentHandler(WebSocketHandler):
         self._check_length(int(self.request.headers.get("Content-Length") or 0))
 
     def data_received(self, chunk: bytes) -> None:
-        """A piece of the body."""
+        """A piece of the body; what comes after a refusal is thrown away."""
+        if self._finished:
+            return
         self._body_bytes += len(chunk)
-        self._check_length(self._body_bytes)
+        try:
+            self._check_length(self._body_bytes)
+        except Refused:
+            self._body.clear()
+            self.send_error(413, exc_info=sys.exc_info())
+            return
         self._body.append(chunk)
 
     def _check_length(self, size: int) -> None:
@@ -151,6 +163,8 @@ class AgentHandler(WebSocketHandler):
 
     async def answer(self) -> None:
         """Put an HTTP request to its agent and write what comes back."""
+        if self._finished:
+            return
         served, address, tail = self.locate()
         cors = _cors_headers(served)
         if self.is_preflight():
@@ -355,7 +369,7 @@ class AgentHandler(WebSocketHandler):
     # -- logs ----------------------------------------------------------------------------------
 
     def _request_summary(self) -> str:
-        return _summary(self.request)
+        return request_summary(self.request)
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """Tornado's would print the whole request, credentials and all."""
@@ -413,18 +427,6 @@ def agent_routes(
         (agents, handler, {"door": door}),
         (f"{base}agents-static/(.*)", static_handler, {"path": str(STATIC)}),
     ]
-
-
-def log_request(handler: RequestHandler) -> None:
-    """Log a finished request without its query, for ``Application(log_function=…)``."""
-    status = handler.get_status()
-    level = logging.DEBUG if status < 400 else logging.WARNING if status < 500 else logging.ERROR
-    milliseconds = 1000 * handler.request.request_time()
-    _log.log(level, "%d %s %.1f ms", status, _summary(handler.request), milliseconds)
-
-
-def _summary(request: HTTPServerRequest) -> str:
-    return f"{request.method} {request.path} ({request.remote_ip})"
 
 
 def _connection_id(request: Request) -> str:
