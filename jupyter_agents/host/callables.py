@@ -15,6 +15,8 @@ from contextlib import closing
 from types import GeneratorType
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
+from traitlets import HasTraits
+
 from jupyter_agents.protocol.arguments import (
     ArgumentError,
     Arguments,
@@ -43,7 +45,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Failure = BaseException | None
 
 _MARK = "__callable_method__"
-_FRAMEWORK = ("jupyter_agents.host.", "jupyter_agents.instance.", "traitlets.")
+_FRAMEWORK = ("jupyter_agents.host.", "jupyter_agents.instance.")
 _TURN_S = 0.005  # how long a stream may keep the loop before others get a turn
 
 
@@ -158,7 +160,8 @@ def belongs_to_base(cls: type, name: str) -> bool:
 
 
 def _framework_names(cls: type) -> set[str]:
-    if cls is object or cls.__module__.startswith(_FRAMEWORK):
+    # Not traitlets by module: a class made with type() by its metaclass says traitlets as well.
+    if cls in HasTraits.__mro__ or cls.__module__.startswith(_FRAMEWORK):
         return {*vars(cls), *getattr(cls, "__annotations__", ())}
     return set()
 
@@ -170,7 +173,7 @@ def _function_of(attribute: Any) -> Any:
 # ── Planning the calls of a method ───────────────────────────────────────────────────────
 
 
-class CallRefused(TypeError):  # noqa: N818  # named as its cousins in errors
+class CallRefused(TypeError):
     """The caller's fault: no such method, or arguments that do not fit. The body has not run."""
 
 
