@@ -1,5 +1,3 @@
-# ruff: noqa: RUF012  # authors write `initial_state = {...}` plainly, and so do these tests
-
 from __future__ import annotations
 
 import asyncio
