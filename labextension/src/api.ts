@@ -6,11 +6,13 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
-/** One living or sleeping agent. */
+import type { Callable } from '../../jupyter_agents/static/call-form.js';
+
+/** One agent that was used; asleep it lives in storage only, and wakes when it is used again. */
 export interface IInstance {
   name: string;
   connections: number;
-  state: 'live' | 'parked';
+  state: 'awake' | 'asleep';
 }
 
 /** One class that a kernel serves. */
@@ -19,6 +21,8 @@ export interface IAgentClass {
   agent: string;
   /** Its name in Python. */
   class: string;
+  /** Parked: its kernel is away, and its connections wait. */
+  state: 'live' | 'parked';
   instances: IInstance[];
 }
 
@@ -28,9 +32,36 @@ export interface IHost {
   kernel_id: string | null;
   /** Path of its notebook below the server's root. */
   notebook: string | null;
-  /** False while its link is gone and its connections wait. */
-  alive: boolean;
   agents: IAgentClass[];
+}
+
+/** One open connection, as the server sees it. */
+export interface IConnection {
+  id: string;
+  user: { name?: string; display_name?: string } | null;
+  /** ISO 8601, UTC. */
+  since: string;
+  messages_in: number;
+  messages_out: number;
+  bytes_in: number;
+  bytes_out: number;
+  /** Bytes that the client has not taken yet. */
+  queued_bytes: number;
+  round_trip_s: number | null;
+  /** The id, then the agent's own. */
+  tags: string[];
+  readonly: boolean;
+}
+
+/** All that is known of one instance; null where its kernel did not say. */
+export interface IDetail {
+  agent: string;
+  class: string;
+  name: string;
+  state: 'live' | 'parked';
+  connections: IConnection[];
+  callables: Callable[] | null;
+  state_kind: string | null;
 }
 
 /** Which instance: the address without the server. */
@@ -58,6 +89,11 @@ export class AgentsApi {
   async list(): Promise<IHost[]> {
     const answer = await this.request<{ hosts: IHost[] }>('GET');
     return answer.hosts;
+  }
+
+  /** One instance and its connections. */
+  async detail({ agent, name }: IAddress): Promise<IDetail> {
+    return this.request<IDetail>('GET', [agent, name]);
   }
 
   /** Do something to an instance or to one of its connections. */

@@ -14,12 +14,12 @@ import { Signal } from '@lumino/signaling';
 import { AgentsApi } from './api';
 import { addCommands, CommandIDs } from './commands';
 import { agentsIconUrl } from './icons';
-import { AgentsModel, IAgentsModel } from './model';
+import { inspectors } from './inspectors';
+import { AgentsModel, IAgentsModel, PLUGIN } from './model';
 import { AgentsPanel } from './panel';
 import { RunningAgents } from './running';
 import { AgentsStatus } from './status';
 
-const PLUGIN = 'jupyter-agents:plugin';
 const CATEGORY = 'Agents';
 
 const model: JupyterFrontEndPlugin<AgentsModel> = {
@@ -152,4 +152,4 @@ async function followSettings(
   read();
 }
 
-export default [model, panel, running, status];
+export default [model, panel, inspectors, running, status];

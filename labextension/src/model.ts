@@ -26,6 +26,9 @@ export interface IPlace {
   instance: IInstance;
 }
 
+/** Where the settings are. */
+export const PLUGIN = 'jupyter-agents:plugin';
+
 export const IAgentsModel = new Token<AgentsModel>(
   'jupyter-agents:IAgentsModel',
   'What the kernels of this server serve as agents, and how it changes.'

@@ -1,10 +1,11 @@
 /** The side bar "Agents": a line that says how things stand, and the tree. */
+import { addIcon, refreshIcon } from '@jupyterlab/ui-components';
 import { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 
 import { agentsIcon } from './icons';
 import { AgentsModel, Source } from './model';
-import { ITreeActions, renderTree } from './tree';
+import { iconButton, ITreeActions, renderTree } from './tree';
 
 const STATUS: Record<Source, string> = {
   starting: 'Asking the server …',
@@ -53,9 +54,11 @@ export class AgentsPanel extends Widget {
     title.textContent = 'Agents';
     node.append(
       title,
-      button('New notebook', () => this.actions.newNotebook())
+      iconButton(addIcon, 'New agent notebook', () =>
+        this.actions.newNotebook()
+      ),
+      iconButton(refreshIcon, 'Refresh', () => void this.model.refresh())
     );
-    node.append(button('Refresh', () => void this.model.refresh()));
     return node;
   }
 

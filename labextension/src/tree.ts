@@ -6,6 +6,7 @@
  * screen reader.
  */
 import { PathExt } from '@jupyterlab/coreutils';
+import { copyIcon, LabIcon } from '@jupyterlab/ui-components';
 
 import { IAddress, IAgentClass, IHost, IInstance } from './api';
 
@@ -63,11 +64,6 @@ function updateHost(actions: ITreeActions) {
     node.dataset.notebook = host.notebook ?? '';
     setText(node, '.jp-Agents-label', hostLabel(host));
     setTitle(node, host.notebook ?? `Kernel ${host.kernel_id ?? host.id}`);
-    setLight(
-      node,
-      host.alive ? 'live' : 'gone',
-      host.alive ? 'linked' : 'kernel away'
-    );
     reconcile(
       node.querySelector<HTMLElement>('.jp-Agents-children')!,
       host.agents,
@@ -89,6 +85,8 @@ function updateClass(actions: ITreeActions) {
       count === 1 ? '1 instance' : `${count} instances`
     );
     setTitle(node, `agents/${served.agent}/…`);
+    const isLive = served.state === 'live';
+    setLight(node, served.state, isLive ? 'live' : 'its kernel is away');
     reconcile(
       node.querySelector<HTMLElement>('.jp-Agents-children')!,
       served.instances,
@@ -110,13 +108,8 @@ function instanceNode(address: IAddress, actions: ITreeActions): HTMLElement {
   );
   open.append(element('span', 'jp-Agents-count'));
   open.onclick = () => actions.open(address);
-  const copy = element('button', 'jp-Agents-copy');
-  copy.textContent = 'Copy address';
-  copy.setAttribute(
-    'aria-label',
-    `Copy the address of ${address.agent}/${address.name}`
-  );
-  copy.onclick = () => actions.copy(address);
+  const label = `Copy the address of ${address.agent}/${address.name}`;
+  const copy = iconButton(copyIcon, label, () => actions.copy(address));
   node.append(open, copy);
   return node;
 }
@@ -130,7 +123,7 @@ function updateInstance(node: HTMLElement, instance: IInstance): void {
     connections === 1 ? '1 connection' : `${connections} connections`
   );
   setTitle(node, `agents/${node.dataset.agent}/${name}`);
-  setLight(node, state, state === 'live' ? 'live' : 'asleep');
+  setLight(node, state, state);
 }
 
 function group(className: string, label: string): HTMLElement {
@@ -174,6 +167,20 @@ function reconcile<T>(
     }
   });
   old.forEach(node => node.remove());
+}
+
+/** A button that shows one of Lab's icons and says what it does. */
+export function iconButton(
+  icon: LabIcon,
+  label: string,
+  onclick: () => void
+): HTMLElement {
+  const node = element('button', 'jp-Agents-iconButton');
+  node.title = label;
+  node.setAttribute('aria-label', label);
+  node.onclick = onclick;
+  icon.element({ container: node, stylesheet: 'toolbarButton' });
+  return node;
 }
 
 function element<K extends keyof HTMLElementTagNameMap>(

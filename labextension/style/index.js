@@ -1,1 +1,2 @@
+import '../../jupyter_agents/static/agent-views.css';
 import './base.css';

@@ -15,6 +15,7 @@ from tests.live import RUNNING, pytest_runtest_makereport  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, BrowserContext
 
@@ -38,25 +39,28 @@ def lab(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[JupyterProcess]:
     """One JupyterLab for all browser tests, with directories, port and token of its own."""
+    home = tmp_path_factory.mktemp("lab")
     server = JupyterProcess(
-        tmp_path_factory.mktemp("lab"),
+        home,
         app="lab",
-        options=["--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"],
+        options=[
+            "--LabApp.expose_app_in_browser=True",
+            "--LabApp.extension_manager=readonly",
+            f"--LabApp.extra_labextensions_path={_side_bar(home)}",
+        ],
     )
-    _install_side_bar(server)
     request.config.stash.setdefault(RUNNING, []).append(server)
     yield server.start()
     server.stop()
     request.config.stash[RUNNING].remove(server)
 
 
-def _install_side_bar(server: JupyterProcess) -> None:
-    """Let this Lab load the side bar as it was last built here (`make js`)."""
-    built = ROOT / "jupyter_agents" / "labextension"
-    if built.is_dir():
-        folder = server.home / "data" / "labextensions"
-        folder.mkdir()
-        (folder / "jupyter-agents").symlink_to(built)
+def _side_bar(home: Path) -> Path:
+    """A folder with the side bar as `make js` last built it here, ahead of any installed one."""
+    folder = home / "labextensions"
+    folder.mkdir()
+    (folder / "jupyter-agents").symlink_to(ROOT / "jupyter_agents" / "labextension")
+    return folder
 
 
 @pytest.fixture(scope="session")
