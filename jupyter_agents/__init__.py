@@ -73,7 +73,8 @@ _HOMES = {
     "serve": "serving",
 }
 
-# `callable` is reachable as jupyter_agents.callable, but never star-exported: it would shadow the builtin
+# `callable` is reachable as jupyter_agents.callable, but never star-exported: it would shadow the
+# builtin
 __all__ = [
     "Agent",
     "AgentClient",

@@ -22,8 +22,8 @@ AgentsError
 │   └── LinkVersionMismatch
 └── HostStopped
 
-Facts are attributes, and the sentence is built from them. This module imports nothing, so that every room may
-import it; it must not hold protocol objects.
+Facts are attributes, and the sentence is built from them. This module imports nothing, so that
+every room may import it; it must not hold protocol objects.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ __all__ = [
     "StateError",
     "StateRejected",
 ]
+
+
+_STOPPED = "The agents' thread has stopped; run serve(...) again"
 
 
 class AgentsError(Exception):
@@ -112,7 +115,10 @@ class CallError(AgentsError):
 
 
 class CallFailed(CallError):
-    """The agent answered with an error: its `message`, and `data` where the author made some public."""
+    """The agent answered with an error.
+
+    Its `message`, and `data` where the author made some public.
+    """
 
     def __init__(self, method: str, message: str, call_id: str = "", data: object = None) -> None:
         super().__init__(method, call_id)
@@ -154,7 +160,10 @@ class StateError(AgentsError):
 
 
 class StateRejected(StateError, ValueError):
-    """A validator refused the next state. Raised by an author, `reason` is shown to our own clients."""
+    """A validator refused the next state.
+
+    Raised by an author, `reason` is shown to our own clients.
+    """
 
     def __init__(self, reason: str = "State update rejected") -> None:
         super().__init__(reason)
@@ -216,7 +225,7 @@ class LinkLost(LinkError):
 
 
 class LinkRefused(LinkError):
-    """The other side of the link did not prove that it knows the kernel's key, or spoke out of turn."""
+    """The other side did not prove that it knows the kernel's key, or spoke out of turn."""
 
 
 class LinkVersionMismatch(LinkError):
@@ -239,9 +248,7 @@ class HostStopped(AgentsError, RuntimeError):
     """The agents' thread has stopped; serve the class again to start it."""
 
     def __str__(self) -> str:
-        return (
-            self.args[0] if self.args else "The agents' thread has stopped; run serve(...) again"
-        )
+        return str(self.args[0]) if self.args else _STOPPED
 
 
 def _short(text: str, limit: int = 80) -> str:

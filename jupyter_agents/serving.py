@@ -1,7 +1,9 @@
-"""`serve`: what a cell calls. It starts the agents of this process and joins them to a Jupyter Server, or stands alone.
+"""`serve`: what a cell calls.
 
-The only mutable global of the package is here, behind `default_host`, because cells need one place to find the agents
-of their process.
+It starts the agents of this process and joins them to a Jupyter Server, or stands alone.
+
+The only mutable global of the package is here, behind `default_host`, because cells need one place
+to find the agents of their process.
 """
 
 from __future__ import annotations
@@ -92,7 +94,10 @@ async def _link(host: AgentHost) -> KernelUplink | None:
 
 
 def stop_default_host() -> None:
-    """End the agents of this process: `on_stop` runs within its time limit, what is stored is safe."""
+    """End the agents of this process.
+
+    `on_stop` runs within its time limit, what is stored is safe.
+    """
     global _default
     with _default_lock:
         ending, _default = _default, None
@@ -127,7 +132,8 @@ class _Stalled:
         frame = sys._current_frames().get(self.thread.ident)
         where = "".join(traceback.format_stack(frame)[-2:]) if frame is not None else ""
         _log.warning(
-            "%s has kept all agents waiting for more than %g s; make it async, or use asyncio.to_thread\n%s",
+            "%s has kept all agents waiting for more than %g s; "
+            "make it async, or use asyncio.to_thread\n%s",
             name,
             seconds,
             where,
@@ -142,7 +148,9 @@ def serve(
     takeover: bool = False,
     standalone: bool | None = None,
 ) -> AgentNamespace:
-    """Serve a class of agents from this cell; run the cell again to replace its code under the live connections.
+    """Serve a class of agents from this cell.
+
+    Run the cell again to replace its code under the live connections.
 
     Parameters
     ----------
@@ -151,11 +159,13 @@ def serve(
     slug : str, optional
         Another spelling for the address than the class's name in kebab case.
     storage : str or path, optional
-        ``"memory"``, or an SQLite file; by default one file in Jupyter's data directory keeps every agent.
+        ``"memory"``, or an SQLite file; by default one file in Jupyter's data directory keeps
+        every agent.
     takeover : bool
         Take the class, with its connections, from another kernel that serves it.
     standalone : bool, optional
-        True: serve from this process on a loopback port, without Jupyter Server. By default only where none is found.
+        True: serve from this process on a loopback port, without Jupyter Server. By default only
+        where none is found.
 
     Returns
     -------
@@ -165,7 +175,8 @@ def serve(
     Raises
     ------
     ServeError
-        When the class cannot be served; the sentence says what to do. What was served before goes on.
+        When the class cannot be served; the sentence says what to do. What was served before goes
+        on.
 
     Thread
     ------
@@ -189,15 +200,20 @@ def serve(
 
 def _check_servable(agent_class: Any) -> None:
     if not (isinstance(agent_class, type) and issubclass(agent_class, Agent)):
-        what = agent_class.__name__ if isinstance(agent_class, type) else repr(agent_class)
+        is_class = isinstance(agent_class, type)
+        what = agent_class.__name__ if is_class else repr(agent_class)
+        name = what if is_class else "Room"
         raise ServeError(
-            f"serve(…) takes a class that derives from Agent, not {what}; write class {what if isinstance(agent_class, type) else 'Room'}(Agent): …"
+            f"serve(…) takes a class that derives from Agent, not {what}; "
+            f"write class {name}(Agent): …"
         )
     if agent_class is Agent:
-        raise ServeError("Agent itself has nothing to serve; derive a class from it: class Room(Agent): …")
+        raise ServeError(
+            "Agent itself has nothing to serve; derive a class from it: class Room(Agent): …"
+        )
     if sys.platform == "emscripten":
         raise ServeError(
-            "Agents need a Jupyter Server with real kernels; JupyterLite, in the browser, has neither"
+            "Agents need a Jupyter Server with real kernels; JupyterLite has neither"
         )
 
 
@@ -212,7 +228,9 @@ def _stand_alone(host: AgentHost) -> None:
 async def get_agent_by_name(
     agent: type[Agent] | str, name: str = "default", props: Any = None
 ) -> AgentHandle:
-    """A handle on a started instance, for cells and for other agents; `on_start(props)` has ended when it returns.
+    """A handle on a started instance, for cells and for other agents.
+
+    `on_start(props)` has ended when it returns.
 
     Raises
     ------

@@ -1,7 +1,10 @@
-"""Agents without a Jupyter Server: the same relay and handlers in this process, on loopback, with a token.
+"""Agents without a Jupyter Server.
 
-`serve` starts it by itself where no Jupyter Server is found (VS Code, plain IPython, a script). `agent_handlers` puts
-agents into a Tornado application of your own. `LocalLink` is the link without a socket; the test harness uses it, too.
+The same relay and handlers in this process, on loopback, with a token.
+
+`serve` starts it by itself where no Jupyter Server is found (VS Code, plain IPython, a script).
+`agent_handlers` puts agents into a Tornado application of your own. `LocalLink` is the link
+without a socket; the test harness uses it, too.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ __all__ = ["LocalLink", "StandaloneServer", "agent_handlers", "start"]
 
 
 class LocalLink:
-    """Relay and host on one loop: frames as tuples, no bytes copied, one delivery per turn each way.
+    """Relay and host on one loop.
+
+    Frames as tuples, no bytes copied, one delivery per turn each way.
 
     Parameters
     ----------
@@ -120,7 +125,9 @@ class StandaloneServer:
         self.url = f"http://{address}:{sockets[0].getsockname()[1]}/"
         self._ticking = PeriodicCallback(self.door.tick, 1000)
         self._ticking.start()
-        self.link.connect({"server_id": secrets.token_hex(8), "url": self.url, "token": self.token})
+        self.link.connect(
+            {"server_id": secrets.token_hex(8), "url": self.url, "token": self.token}
+        )
 
     async def stop(self) -> None:
         """Send the clients away and close the port."""
@@ -173,7 +180,7 @@ def agent_handlers(
     kept = open_storage(storage)
     for cls in classes:
         names = spellings(cls.__name__)
-        host.serve(Hosted(cls, names[0], names, kept))
+        host.take(Hosted(cls, names[0], names, kept))
     host.end_turn()
     return agent_routes(door)
 

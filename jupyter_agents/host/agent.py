@@ -1,8 +1,9 @@
 """What an author writes against: the `Agent` base class.
 
-Hooks may be ``def`` or ``async def``. They run on the agents' thread, one at a time between awaits; a blocking ``def``
-hook delays every agent of this kernel, so wait with ``await`` or ``asyncio.to_thread``. The machinery behind an
-instance is the room `instance/`; the state is in `state.py`.
+Hooks may be ``def`` or ``async def``. They run on the agents' thread, one at a time between
+awaits; a blocking ``def`` hook delays every agent of this kernel, so wait with ``await`` or
+``asyncio.to_thread``. The machinery behind an instance is the room `instance/`; the state is in
+`state.py`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ __all__ = ["Agent"]
 class Agent(Stateful):
     """A small stateful server with a name; subclass it in a cell and `serve` the class.
 
-    One instance lives per name. It is made on first use, and made anew after the kernel restarted, with its stored
-    state; other attributes start fresh. Override the hooks you need; each may be ``async``.
+    One instance lives per name. It is made on first use, and made anew after the kernel restarted,
+    with its stored state; other attributes start fresh. Override the hooks you need; each may be
+    ``async``.
     """
 
     send_identity_on_connect: ClassVar[bool] = True
@@ -49,30 +51,45 @@ class Agent(Stateful):
     # -- hooks ---------------------------------------------------------------------------------
 
     def on_start(self, props: Any = None) -> Any:
-        """Run once before anything else, also after a kernel restart. An error is retried on the next arrival."""
+        """Run once before anything else, also after a kernel restart.
+
+        An error is retried on the next arrival.
+        """
 
     def on_connect(self, connection: Connection, ctx: ConnectionContext) -> Any:
-        """Greet a client, or refuse it with ``connection.close(4001, "why")``. It cannot send before this ends."""
+        """Greet a client, or refuse it with ``connection.close(4001, "why")``.
+
+        It cannot send before this ends.
+        """
 
     def on_message(self, connection: Connection, message: str | bytes) -> Any:
         """Take a client's message: text as ``str``, binary as ``bytes``."""
 
     def on_close(self, connection: Connection, code: int, reason: str, was_clean: bool) -> Any:
-        """Run once for every connection whose `on_connect` ran; code 1006 when the client just vanished."""
+        """Run once for every connection whose `on_connect` ran.
+
+        Code 1006 when the client just vanished.
+        """
 
     def on_error(self, connection: Connection | None, error: BaseException) -> Any:
-        """Hear of an error in a hook; `connection` is None when it belongs to none. It is logged anyway."""
+        """Hear of an error in a hook; `connection` is None when it belongs to none.
+
+        It is logged anyway.
+        """
 
     def on_request(self, request: Request) -> Any:
         """Answer HTTP: a Response, dict, list, str, bytes or ``(status, body)``; None is 404."""
         return None
 
     def on_stop(self) -> Any:
-        """Run when the instance leaves memory in good order: the class was stopped, or the kernel shuts down."""
+        """Run when the instance leaves memory in good order.
+
+        The class was stopped, or the kernel shuts down.
+        """
 
     @classmethod
     def on_before_connect(cls, request: Request) -> Request | Response | None:
-        """Refuse (return a Response) or replace (a Request) an upgrade before the instance wakes."""
+        """Refuse (with a Response) or replace (a Request) an upgrade, before the instance wakes."""
         return None
 
     @classmethod
@@ -81,7 +98,10 @@ class Agent(Stateful):
         return None
 
     def get_connection_tags(self, connection: Connection, ctx: ConnectionContext) -> Iterable[str]:
-        """Tags of a new connection for `get_connections` and `broadcast`; at most 9, of 1–256 characters."""
+        """Tags of a new connection for `get_connections` and `broadcast`.
+
+        At most 9, of 1–256 characters.
+        """
         return ()
 
     def should_connection_be_readonly(
@@ -157,7 +177,10 @@ class Agent(Stateful):
     # -- life ----------------------------------------------------------------------------------
 
     async def destroy(self) -> None:
-        """Drop everything stored, close the connections, and end this instance; the next arrival starts anew."""
+        """Drop everything stored, close the connections, and end this instance.
+
+        The next arrival starts anew.
+        """
         await self._seat().destroy()
 
     @classmethod
@@ -173,7 +196,7 @@ class Agent(Stateful):
     def _seat(self) -> AgentInstance:
         if self._instance is None:
             raise RuntimeError(
-                f"This {type(self).__name__} is not hosted: serve(…) the class and let it make its instances"
+                f"This {type(self).__name__} is not hosted: serve(…) the class, it makes its instances"
             )
         return self._instance
 

@@ -1,7 +1,7 @@
 """A client's socket as the agent sees it.
 
-The socket itself is in the server process; this is its stand-in on the agents' thread. What must survive a kernel
-restart (state, tags, flags) is attached to the server's record.
+The socket itself is in the server process; this is its stand-in on the agents' thread. What must
+survive a kernel restart (state, tags, flags) is attached to the server's record.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ ReadyState = Literal["connecting", "open", "closing", "closed"]
 
 
 def to_payload(message: object) -> tuple[bytes, bool]:
-    """Bytes for the wire, and whether they are binary; TypeError for what is neither text nor bytes."""
+    """Bytes for the wire, and whether they are binary.
+
+    TypeError for what is neither text nor bytes.
+    """
     if isinstance(message, str):
         return message.encode("utf-8", "replace"), False
     if isinstance(message, bytes):
@@ -96,7 +99,8 @@ class Connections(Sequence["Connection"]):
         return iter(self._items)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} connections: {', '.join(c.id for c in self._items[:5])}{' …' * (len(self) > 5)}>"
+        ids = ", ".join(connection.id for connection in self._items[:5])
+        return f"<{len(self)} connections: {ids}{' …' * (len(self) > 5)}>"
 
 
 class Connection:
@@ -104,7 +108,8 @@ class Connection:
 
     Thread
     ------
-    Read from anywhere; `send`, `close` and `set_state` may be called from anywhere and are queued in order.
+    Read from anywhere; `send`, `close` and `set_state` may be called from anywhere and are queued
+    in order.
     """
 
     __slots__ = (
@@ -188,7 +193,10 @@ class Connection:
 
     @property
     def state(self) -> Any:
-        """This connection's own value, None at first; never sent to the client, kept over a kernel restart."""
+        """This connection's own value, None at first.
+
+        Never sent to the client, kept over a kernel restart.
+        """
         return self._state
 
     def set_state(self, value: Any | Callable[[Any], Any]) -> Any:
@@ -205,14 +213,18 @@ class Connection:
         packed = messages.encode(new)
         if len(packed) > MAX_STATE_BYTES:
             raise ValueError(
-                f"A connection's state may have {MAX_STATE_BYTES} bytes as JSON, this one has {len(packed)}"
+                f"A connection's state may have {MAX_STATE_BYTES} bytes as JSON, "
+                f"this one has {len(packed)}"
             )
         self._state = new
         self._instance.attach(self, state=packed.decode())
         return new
 
     def send(self, message: str | bytes | bytearray | memoryview) -> bool:
-        """Send one message; False when the connection is closed already. TypeError for anything but text or bytes."""
+        """Send one message; False when the connection is closed already.
+
+        TypeError for anything but text or bytes.
+        """
         payload, binary = to_payload(message)
         return self._instance.send(self, payload, binary)
 
@@ -226,7 +238,8 @@ class Connection:
         Parameters
         ----------
         code : int
-            1000–1003, 1007–1014 or 3000–4999. Clients of the SDK do not come back after 1008 and 4000–4999.
+            1000–1003, 1007–1014 or 3000–4999. Clients of the SDK do not come back after 1008 and
+            4000–4999.
         reason : str
             At most 123 bytes as UTF-8.
 
@@ -263,7 +276,10 @@ class Connection:
         return payload, binary
 
     def take_held(self) -> list[tuple[int, bytes, bool]]:
-        """What was sent before the connection was accepted: frame kind, payload, whether to it alone."""
+        """What was sent before the connection was accepted.
+
+        Frame kind, payload, whether to it alone.
+        """
         held, self.held = self.held, []
         return held
 

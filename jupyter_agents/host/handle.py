@@ -1,8 +1,9 @@
 """What a cell holds instead of the instance: an `AgentHandle`, safe on any thread.
 
-It mirrors the state on the main thread. A write goes to the agents' thread, waits until it is applied (or raises its
-validation error), and is visible when the call returns; what clients change arrives by itself. Observers, and with
-them ``link``, fire on the main thread. Methods run the agent's methods on the agents' thread.
+It mirrors the state on the main thread. A write goes to the agents' thread, waits until it is
+applied (or raises its validation error), and is visible when the call returns; what clients change
+arrives by itself. Observers, and with them ``link``, fire on the main thread. Methods run the
+agent's methods on the agents' thread.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["AgentHandle", "handle_for"]
 
 CALM_S = 0.005
-"""After a write from another thread, observers wait this long: a ``link`` that is in the middle of it drops news."""
+"""After a write from another thread, observers wait this long.
+
+A ``link`` that is in the middle of it drops news.
+"""
 
 
-class _Mirrored(AnyTrait):  # type: ignore[misc]
+class _Mirrored(AnyTrait):
     """Reads what holds, also before the observers have been told."""
 
     def get(self, obj: Any, cls: Any = None) -> Any:
@@ -41,8 +45,9 @@ class _Mirrored(AnyTrait):  # type: ignore[misc]
 class AgentHandle(HasTraits):
     """One agent instance, by name, for cells and other threads.
 
-    Every field of a typed state is a trait of the handle, and `state` is the whole state. Everything else is the
-    agent's: ``room.shout("x")`` returns a sync method's result, and an awaitable for an async one.
+    Every field of a typed state is a trait of the handle, and `state` is the whole state.
+    Everything else is the agent's: ``room.shout("x")`` returns a sync method's result, and an
+    awaitable for an async one.
 
     Thread
     ------
@@ -93,9 +98,9 @@ class AgentHandle(HasTraits):
     def _refresh(self) -> None:
         # in a plain script there is no main loop to bring the news: reading does
         own = self.__dict__
-        if own["_loop"] is None and not own["_applying"] and own["_latest"] is not own["_shown"]:
-            if threading.current_thread() is threading.main_thread():
-                self._catch_up()
+        is_news = own["_latest"] is not own["_shown"] and not own["_applying"]
+        if own["_loop"] is None and is_news and _on_main_thread():
+            self._catch_up()
 
     def _catch_up(self) -> None:
         """On the main thread: tell the observers what changed since they were told last."""
@@ -149,7 +154,7 @@ class AgentHandle(HasTraits):
 
     def _write(self, change: Callable[[Any], None]) -> None:
         own = self.__dict__
-        at_home = own["_loop"] is None or threading.current_thread() is threading.main_thread()
+        at_home = own["_loop"] is None or _on_main_thread()
         if not at_home:
             own["_foreign"] += 1
         try:
@@ -164,7 +169,10 @@ class AgentHandle(HasTraits):
     # -- the agent's own -----------------------------------------------------------------------
 
     def _ask(self, work: Callable[[Any], Any]) -> Any:
-        """Have `work` done with the agent on its thread; returns the result or raises the error."""
+        """Have `work` done with the agent on its thread.
+
+        Returns the result or raises the error.
+        """
         host = self.__dict__["_host"]
         instance = host.instance(self.__dict__["_hosted"], self.name)
         if host.is_here():
@@ -217,6 +225,10 @@ def handle_for(host: AgentHost, hosted: Hosted, name: str) -> AgentHandle:
     cls = type(f"{hosted.cls.__name__}Handle", (AgentHandle,), {**traits, "_fields": fields})
     handle: AgentHandle = cls(host, hosted, name)
     return handle
+
+
+def _on_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -1,7 +1,7 @@
-"""The host: which classes live in this process, which instances, and the frames that come and go for them.
+"""The host: which classes and instances live in this process, and the frames for them.
 
-On the agents' thread, or on a test's loop; turns and threads are `thread.py`'s. Its other half, in the server, is
-`link/relay.py`.
+On the agents' thread, or on a test's loop; turns and threads are `thread.py`'s. Its other half, in
+the server, is `link/relay.py`.
 """
 
 from __future__ import annotations
@@ -42,16 +42,22 @@ class HostLimits:
     """What the host bounds."""
 
     max_running: int = 1_000
-    """Handlers of one connection that may be under way (awaiting) at once; then its sender waits."""
+    """Handlers of one connection that may be under way (awaiting) at once.
+
+    Then its sender waits.
+    """
 
     inbox_bytes: int = 1024 * 1024
     """Bytes of one connection that may wait for its agent before its sender is made to wait."""
 
     outbox_bytes: int = 256 * 1024 * 1024
-    """Bytes that agents may have sent and the link has not taken; past it a send raises LinkError."""
+    """Bytes that agents may have sent and the link has not taken.
+
+    Past it a send raises LinkError.
+    """
 
     settle_s: float = 0.1
-    """How long a state must be quiet before clients of the SDK that wrote it are told what holds."""
+    """How long a state must be quiet before SDK clients that wrote it are told what holds."""
 
     stop_s: float = 2.0
     """How long `on_stop` and `on_close` may take when the kernel shuts down."""
@@ -86,7 +92,10 @@ class Hosted:
 
 @dataclass(frozen=True, slots=True)
 class HostEvent:
-    """Something an observer may show: ``connect``, ``message``, ``broadcast``, ``state``, ``call``, ``error``, …"""
+    """Something an observer may show.
+
+    ``connect``, ``message``, ``broadcast``, ``state``, ``call``, ``error``, …
+    """
 
     kind: str
     agent: str
@@ -139,7 +148,10 @@ class AgentHost(AgentLoop):
     # -- frames from the link ------------------------------------------------------------------
 
     def frames(self, frames: Iterable[tuple[int, int, bytes]]) -> None:
-        """Take what one read of the link brought, then end the turn. One bad frame is that frame's."""
+        """Take what one read of the link brought, then end the turn.
+
+        One bad frame is that frame's.
+        """
         connections = self.connections
         for kind, number, payload in frames:
             try:
@@ -157,12 +169,15 @@ class AgentHost(AgentLoop):
         self.end_turn()
 
     def link_up(self, uplink: Uplink, server: dict[str, Any]) -> None:
-        """The link stands: say again what is served. Another server than before knows none of our connections."""
+        """The link stands: say again what is served.
+
+        Another server than before knows none of our connections.
+        """
         if server.get("server_id") != self.server.get("server_id"):
             self._forget_connections()
         self.server, self.uplink = server, uplink
         for hosted in self.classes.values():
-            self._register(hosted)
+            self._offer(hosted)
 
     def link_down(self) -> None:
         """The link is gone; the server keeps the clients meanwhile."""
@@ -207,23 +222,23 @@ class AgentHost(AgentLoop):
         for connection in connections.values():
             connection._instance.door.closed(connection, closing.ABNORMAL, "", False)
 
-    def _register(self, hosted: Hosted) -> asyncio.Future[None]:
+    def _offer(self, hosted: Hosted) -> int:
         number, agreed = next(self._numbers), self.loop.create_future()
         self._agreements[number] = hosted, agreed
         agreed.add_done_callback(lambda f: f.cancelled() or f.exception())
         self.send_object(Kind.SERVE, number, hosted.registration())
-        return agreed
+        return number
 
     def _served(self, number: int, payload: bytes) -> None:
         hosted, agreed = self._agreements.pop(number)
         error = unpack_object(payload).get("error")
         if error is None:
-            agreed.done() or agreed.set_result(None)
+            _settle(agreed, None)
             return
         if not hosted.instances:
             self.classes.pop(hosted.agent, None)
         _log.warning("%s is not served: %s", hosted.cls.__name__, error)
-        agreed.done() or agreed.set_exception(ServeError(str(error)))
+        _settle(agreed, ServeError(str(error)))
 
     def _taken(self, number: int, payload: bytes) -> None:
         agent = str(unpack_object(payload)["agent"])
@@ -238,29 +253,52 @@ class AgentHost(AgentLoop):
             instance.stop()
 
     async def _emptied(self, hosted: Hosted) -> None:
-        """Wait until the server has said that the clients are gone, within the time limit for stopping."""
-        deadline = self.loop.time() + self.limits.stop_s
-        while any(i.members for i in hosted.instances.values()) and self.loop.time() < deadline:
-            await asyncio.sleep(0.01)
+        """Return when the clients are gone, or after the time limit for stopping."""
+        emptied = asyncio.Event()
+
+        def look(event: HostEvent) -> None:
+            if not any(instance.members for instance in hosted.instances.values()):
+                emptied.set()
+
+        unwatch = self.watch(look)
+        try:
+            if any(instance.members for instance in hosted.instances.values()):
+                await asyncio.wait_for(emptied.wait(), self.limits.stop_s)
+        except (asyncio.TimeoutError, TimeoutError):
+            _log.warning("Clients of %s did not go in time", hosted.cls.__name__)
+        finally:
+            unwatch()
 
     # -- classes -------------------------------------------------------------------------------
 
-    def serve(self, hosted: Hosted) -> asyncio.Future[None]:
-        """Take a class in, or its new code; done when the server agreed. ServeError when it did not."""
+    async def serve(self, hosted: Hosted) -> None:
+        """Take a class in, or its new code; returns when the server agreed.
+
+        Raises
+        ------
+        ServeError
+            When the server did not; what was served before goes on.
+        """
+        number = self.take(hosted)
+        await self._agreements[number][1]
+
+    def take(self, hosted: Hosted) -> int:
+        """Take a class in without waiting for the server."""
         known = self.classes.get(hosted.agent)
         self._check_spellings(hosted)
         if known is not None:
             self._replace(known, hosted)
             hosted = known
         self.classes[hosted.agent] = hosted
-        return self._register(hosted)
+        return self._offer(hosted)
 
     def _check_spellings(self, hosted: Hosted) -> None:
         for other in self.classes.values():
             shared = set(other.spellings) & set(hosted.spellings)
             if other.agent != hosted.agent and shared:
                 raise ServeError(
-                    f"{hosted.cls.__name__} and {other.cls.__name__} meet at agents/{min(shared)}; "
+                    f"{hosted.cls.__name__} and {other.cls.__name__} meet at "
+                    f"agents/{min(shared)}; "
                     'give one of them another address: serve(…, slug="…")'
                 )
 
@@ -319,7 +357,10 @@ class AgentHost(AgentLoop):
     # -- watching and ending -------------------------------------------------------------------
 
     def watch(self, listener: Callable[[HostEvent], None]) -> Callable[[], None]:
-        """Hear of everything, on the agents' thread; returns what ends it. Costs nothing while nobody does."""
+        """Hear of everything, on the agents' thread; returns what ends it.
+
+        Costs nothing while nobody does.
+        """
         self._watchers.append(listener)
         self.watched = True
 
@@ -349,7 +390,7 @@ class AgentHost(AgentLoop):
             await asyncio.wait(tasks, timeout=self.limits.stop_s)
 
     async def stop(self) -> None:
-        """The kernel goes: `on_stop` runs everywhere within the time limit, and everything is saved."""
+        """The kernel goes: `on_stop` runs everywhere, within its time limit, and all is saved."""
         for hosted in self.classes.values():
             for instance in list(hosted.instances.values()):
                 instance.stop()
@@ -358,3 +399,11 @@ class AgentHost(AgentLoop):
         for storage in {hosted.storage for hosted in self.classes.values()}:
             storage.close()
         self._stopped = True
+
+
+def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
+    if not future.done():
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)

@@ -73,7 +73,10 @@ class AgentNamespace:
         return f"{base}agents/{self.agent}/{quote(name, safe='')}"
 
     def stop(self) -> None:
-        """Serve the class no longer: clients are closed with 1001, `on_close` and `on_stop` run."""
+        """Serve the class no longer.
+
+        Clients are closed with 1001, `on_close` and `on_stop` run.
+        """
         self._host.submit(self._host.withdraw, self.agent).result(ASK_S)
 
     def reset(self, name: str) -> None:

@@ -1,8 +1,9 @@
 """The agents' thread: its event loop, its turns, and the watchdog that names what blocks it.
 
-Agents live beside the cells, so that they answer while a cell runs; an interrupt of a cell does not reach them. A
-*turn* is one uninterrupted run of agent code: at its end what was put off is done, the storage commits, and then the
-turn's frames leave in one write. In tests the loop is the test's own, and no thread is started.
+Agents live beside the cells, so that they answer while a cell runs; an interrupt of a cell does
+not reach them. A *turn* is one uninterrupted run of agent code: at its end what was put off is
+done, the storage commits, and then the turn's frames leave in one write. In tests the loop is the
+test's own, and no thread is started.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class AgentLoop:
         self.end_turn()
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Run a function, sync or async, on the agents' thread, in order with what was posted before."""
+        """Run a function, sync or async, on the agents' thread, after what was posted before."""
         future: Future[Any] = Future()
 
         def work() -> None:
@@ -155,9 +156,9 @@ class AgentLoop:
             else:
                 self._deliver(future.set_result, value)
 
-        task = self.spawn(result, contextvars.copy_context(), ended)
+        cancel = self.spawn(result, contextvars.copy_context(), ended)
         future.add_done_callback(
-            lambda f: self.loop.call_soon_threadsafe(task.cancel) if f.cancelled() else None
+            lambda f: self.loop.call_soon_threadsafe(cancel) if f.cancelled() else None
         )
 
     def spawn(
@@ -165,7 +166,7 @@ class AgentLoop:
         awaitable: Awaitable[Any],
         context: contextvars.Context,
         done: Callable[[Any, BaseException | None], None],
-    ) -> asyncio.Task[Any]:
+    ) -> Callable[[], object]:
         """Make a task of what a hook left to await; `done` gets its value or its error."""
         coroutine = awaitable if inspect.iscoroutine(awaitable) else _await(awaitable)
         task: asyncio.Task[Any] = context.run(self.loop.create_task, coroutine)
@@ -181,7 +182,7 @@ class AgentLoop:
             self.end_turn()
 
         task.add_done_callback(ended)
-        return task
+        return task.cancel
 
     # -- the turn ------------------------------------------------------------------------------
 
@@ -279,7 +280,8 @@ class AgentThread:
     name : str
         The thread's name, seen in debuggers.
     on_stall : callable, optional
-        Called on the watchdog's thread with the seconds that the loop has not turned, once per stall.
+        Called on the watchdog's thread with the seconds that the loop has not turned, once per
+        stall.
     stall_s : float
         How long the loop may stand still before `on_stall`.
     """

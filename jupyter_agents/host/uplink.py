@@ -1,7 +1,10 @@
-"""The kernel's end of the link: finds a Jupyter Server, proves itself, and moves frames in batches.
+"""The kernel's end of the link.
 
-The server's address is in the environment that kernels inherit; else the runtime directory's sockets are tried, newest
-first. A lost link is tried again for as long as the kernel lives. Its other half is `server/downlink.py`.
+Finds a Jupyter Server, proves itself, and moves frames in batches.
+
+The server's address is in the environment that kernels inherit; else the runtime directory's
+sockets are tried, newest first. A lost link is tried again for as long as the kernel lives. Its
+other half is `server/downlink.py`.
 """
 
 from __future__ import annotations
@@ -49,7 +52,10 @@ def kernel_key() -> bytes | None:
 
 
 def link_candidates() -> list[str]:
-    """Addresses of servers that may be ours, likeliest first: a socket's path, or ``tcp://HOST:PORT``."""
+    """Addresses of servers that may be ours, likeliest first.
+
+    A socket's path, or ``tcp://HOST:PORT``.
+    """
     found = [os.environ[LINK_ENV]] if os.environ.get(LINK_ENV) else []
     try:
         sockets = sorted(

@@ -1,4 +1,6 @@
-"""Calls of an instance's methods by its clients: each answered by its id, overlapping, cancellable.
+"""Calls of an instance's methods by its clients.
+
+Each answered by its id, overlapping, cancellable.
 
 Binding and checking of arguments is `host/callables.py`; here is who waits for what.
 """
@@ -17,6 +19,8 @@ from jupyter_agents.protocol import messages
 from jupyter_agents.protocol.messages import MISSING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jupyter_agents.host.connection import Connection
     from jupyter_agents.host.host import AgentHost
     from jupyter_agents.instance.instance import AgentInstance
@@ -85,7 +89,7 @@ class Calls:
     def __init__(self, instance: AgentInstance, host: AgentHost) -> None:
         self._instance = instance
         self._host = host
-        self._tasks: dict[tuple[int, str], asyncio.Task[Any]] = {}
+        self._cancels: dict[tuple[int, str], Callable[[], object]] = {}
 
     def start(self, connection: Connection, call: messages.CallReceived) -> None:
         """Answer a call now, or make the rest of it a task."""
@@ -115,25 +119,25 @@ class Calls:
         def ended(outcome: Any, error: BaseException | None) -> None:
             if timer is not None:
                 timer.cancel()
-            if self._tasks.get(key) is task:
-                del self._tasks[key]
+            if self._cancels.get(key) is cancel:
+                del self._cancels[key]
             connection.running -= 1
             if connection.held_back:
                 self._instance.door.mind(connection)
             self._answered(connection, call, began, error or outcome)
 
-        task = self._host.spawn(rest, connection._context, ended)
-        self._tasks[key] = task
+        cancel = self._host.spawn(rest, connection._context, ended)
+        self._cancels[key] = cancel
         if call.deadline_ms is not None and connection.extended:
             timer = self._host.loop.call_later(
-                call.deadline_ms / 1000, self._too_late, reply, call, task
+                call.deadline_ms / 1000, self._too_late, reply, call, cancel
             )
 
     def _too_late(
-        self, reply: CallReply, call: messages.CallReceived, task: asyncio.Task[Any]
+        self, reply: CallReply, call: messages.CallReceived, cancel: Callable[[], object]
     ) -> None:
         reply.fail(f"{call.method} did not end within {call.deadline_ms:g} ms")
-        task.cancel()
+        cancel()
 
     def _answered(
         self,
@@ -157,16 +161,16 @@ class Calls:
 
     def cancel(self, connection: Connection, call_id: str) -> None:
         """The caller gave it up: CancelledError in the method."""
-        task = self._tasks.get((connection.number, call_id))
-        if task is not None:
-            task.cancel()
+        cancel = self._cancels.get((connection.number, call_id))
+        if cancel is not None:
+            cancel()
 
     def disconnected(self, connection: Connection) -> None:
         """The caller is gone; its calls run on unless the class wants them cancelled."""
         if self._instance.hosted.cls.cancel_on_disconnect:
-            for (number, _), task in list(self._tasks.items()):
+            for (number, _), cancel in list(self._cancels.items()):
                 if number == connection.number:
-                    task.cancel()
+                    cancel()
 
     def _event(self, kind: str, connection: Connection, call: messages.CallReceived) -> None:
         if self._host.watched:

@@ -2,12 +2,13 @@
 
 Life of a connection here::
 
-    opened ─▶ (on_start) ─▶ tags, flags, on_connect ─▶ accepted: identity, state, what was held, then its messages
-       │                          │                        │
-       └── gone before: no hook   └─ raised: 1011          └─ closed ─▶ on_close, once
+    opened ─▶ (on_start) ─▶ tags, flags, on_connect ─▶ accepted ─▶ closed ─▶ on_close, once
+       │                          │                       │
+       └─ gone before: no hook    └─ raised: 1011         └─ identity, state, what was held,
+                                                             then its messages
 
-No message reaches the agent before `on_connect` has ended; what the agent sends meanwhile is held and follows the
-protocol frames. A refused visitor gets what the agent sent to it, and the close.
+No message reaches the agent before `on_connect` has ended; what the agent sends meanwhile is held
+and follows the protocol frames. A refused visitor gets what the agent sent to it, and the close.
 """
 
 from __future__ import annotations
@@ -110,14 +111,20 @@ class Door:
         """One message came; it is handled now, or waits for `on_start` and `on_connect`."""
         connection.messages_in += 1
         connection.bytes_in += len(payload)
-        if connection.accepted and self._instance.started and not connection.inbox:
-            if connection.running < self._host.limits.max_running:
-                self._take(connection, payload, binary)
-                return
+        if self._may_take(connection) and not connection.inbox:
+            self._take(connection, payload, binary)
+            return
         connection.keep(payload, binary)
         self.mind(connection)
         if connection.accepted and not self._instance.started:
             self._wake_for(connection)
+
+    def _may_take(self, connection: Connection) -> bool:
+        return (
+            connection.accepted
+            and self._instance.started
+            and connection.running < self._host.limits.max_running
+        )
 
     def _wake_for(self, connection: Connection) -> None:
         if not self._instance.starting:
@@ -129,7 +136,9 @@ class Door:
         self.mind(connection)
 
     def drain(self, connection: Connection) -> None:
-        """Handle what waits, as far as the limit on running handlers allows; then the close, if it came.
+        """Handle what waits, as far as the limit on running handlers allows.
+
+        Then the close, if it came.
 
         A close lifts the limit: `on_close` need not wait for a handler that hangs.
         """
@@ -142,11 +151,13 @@ class Door:
             self._say_goodbye(connection)
 
     def mind(self, connection: Connection) -> None:
-        """Keep the balance of one connection: stop its sender while its agent is behind, let it go on after."""
+        """Keep the balance of one connection.
+
+        Stop its sender while its agent is behind, let it go on after.
+        """
         limits = self._host.limits
-        if connection.inbox and connection.accepted and self._instance.started:
-            if connection.running < limits.max_running:
-                self._host.later(self.drain, connection)
+        if connection.inbox and self._may_take(connection):
+            self._host.later(self.drain, connection)
         behind = (
             connection.inbox_bytes > limits.inbox_bytes or connection.running >= limits.max_running
         )
@@ -194,7 +205,10 @@ class Door:
             self._instance.hooks.report(connection, "the client", RemoteProtocolError(text))
 
     def closed(self, connection: Connection, code: int, reason: str, was_clean: bool) -> None:
-        """The socket is gone; `on_close` runs once if `on_connect` did, after the messages that came before."""
+        """The socket is gone.
+
+        `on_close` runs once if `on_connect` did, after the messages that came before.
+        """
         connection.ending = (code, reason, was_clean)
         self._instance.delist(connection, "closed")
         self._instance.calls.disconnected(connection)

@@ -1,7 +1,7 @@
 """The calling of the author's code: in the right context, sync or async, with every error heard.
 
-Hooks are called, never wrapped. Output of a hook goes to the cell that last served the class, because the hook runs in
-a copy of that cell's context.
+Hooks are called, never wrapped. Output of a hook goes to the cell that last served the class,
+because the hook runs in a copy of that cell's context.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """One living agent under its address: when its object is made, starts, sleeps, and what it sends.
 
-Everything here runs on the agents' thread; nothing is half done between two turns of its loop. The other parts of an
-instance are `hooks` (calling), `door` (connections), `calls` and `sync` (state).
+Everything here runs on the agents' thread; nothing is half done between two turns of its loop. The
+other parts of an instance are `hooks` (calling), `door` (connections), `calls` and `sync` (state).
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,10 @@ class AgentInstance:
         return agent
 
     def arrive(self, work: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
-        """Do `work` once `on_start` has ended; `failed` instead when it raised. The next arrival tries again."""
+        """Do `work` once `on_start` has ended; `failed` instead when it raised.
+
+        The next arrival tries again.
+        """
         if self.started:
             work()
             return
@@ -115,7 +119,9 @@ class AgentInstance:
                 failed(error)
 
     def replace_class(self, cls: type[Agent]) -> Callable[[], None]:
-        """Make a new object of `cls` with the state and the fields of the old one; call the result to go on with it.
+        """Make a new object of `cls` with the state and the fields of the old one.
+
+        Call the result to go on with it.
 
         In two steps, so that a class that fails for one instance replaces it for none.
         """
@@ -137,14 +143,26 @@ class AgentInstance:
         return adopt
 
     async def outside(self, work: Callable[[Agent], Any]) -> Any:
-        """Do `work` with the started agent for a cell or another agent; what it returns is awaited if it must be."""
-        started = self.host.loop.create_future()
-        self.arrive(
-            lambda: started.done() or started.set_result(None),
-            lambda error: started.done() or started.set_exception(error),
-        )
-        await started
+        """Do `work` with the started agent for a cell or another agent.
+
+        What it returns is awaited if it must be.
+        """
+        await self.until_started()
         return await outcome(self.perform(work))
+
+    async def until_started(self) -> None:
+        """Return when `on_start` has ended; raises what it raised."""
+        errors: list[BaseException | None] = []
+        arrived = asyncio.Event()
+
+        def tell(error: BaseException | None = None) -> None:
+            errors.append(error)
+            arrived.set()
+
+        self.arrive(tell, tell)
+        await arrived.wait()
+        if errors[0] is not None:
+            raise errors[0]
 
     def perform(self, work: Callable[[Agent], Any]) -> Any:
         """Do `work` with the agent now, in its context, on the agents' thread."""

@@ -1,6 +1,7 @@
-"""HTTP to an agent, the question whether a socket may open, and what the server's own view asks for.
+"""HTTP to an agent, whether a socket may open, and what the server's own view asks for.
 
-Each request is a task; its answer is one frame. A request that nobody waits for any more is cancelled.
+Each request is a task; its answer is one frame. A request that nobody waits for any more is
+cancelled.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from jupyter_agents.protocol import closing
 from jupyter_agents.protocol.http import Request, Response
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jupyter_agents.host.host import AgentHost, Hosted
     from jupyter_agents.instance.instance import AgentInstance
 
@@ -34,7 +37,7 @@ class Requests:
 
     def __init__(self, host: AgentHost) -> None:
         self._host = host
-        self._tasks: dict[int, asyncio.Task[Any]] = {}
+        self._cancels: dict[int, Callable[[], object]] = {}
 
     # -- HTTP ----------------------------------------------------------------------------------
 
@@ -48,16 +51,15 @@ class Requests:
             return
         work = self._gate if about.get("gate") else self._http
         context = hosted.context.copy()
-        task = self._host.spawn(
+        self._cancels[number] = self._host.spawn(
             work(hosted, request), context, partial(self._done, number, hosted, request)
         )
-        self._tasks[number] = task
 
     def abandon(self, number: int, payload: bytes) -> None:
         """An ABANDON frame: the client is gone."""
-        task = self._tasks.pop(number, None)
-        if task is not None:
-            task.cancel()
+        cancel = self._cancels.pop(number, None)
+        if cancel is not None:
+            cancel()
 
     async def _gate(self, hosted: Hosted, request: Request) -> _Rendered:
         answer = await outcome(hosted.cls.on_before_connect(request))
@@ -83,12 +85,10 @@ class Requests:
         return _rendered(Response.of(answer), unanswered=answer is None)
 
     async def _started(self, instance: AgentInstance) -> None:
-        started = self._host.loop.create_future()
-        instance.arrive(
-            lambda: started.done() or started.set_result(None),
-            lambda error: started.done() or started.set_exception(_NotStarted()),
-        )
-        await started
+        try:
+            await instance.until_started()
+        except Exception:
+            raise _NotStarted from None
 
     def _done(
         self,
@@ -98,7 +98,7 @@ class Requests:
         value: Any,
         error: BaseException | None,
     ) -> None:
-        self._tasks.pop(number, None)
+        self._cancels.pop(number, None)
         if isinstance(error, asyncio.CancelledError):
             return
         if error is not None:
@@ -127,12 +127,12 @@ class Requests:
         question = unpack_object(payload)
         hosted = self._host.classes.get(str(question.get("agent")))
         work = self._asked(hosted, question)
-        self._tasks[number] = self._host.spawn(
+        self._cancels[number] = self._host.spawn(
             work, _context(hosted), partial(self._answered, number)
         )
 
     def _answered(self, number: int, value: Any, error: BaseException | None) -> None:
-        self._tasks.pop(number, None)
+        self._cancels.pop(number, None)
         answer = value if error is None else {"status": 500, "error": str(error)}
         self._host.send_object(Kind.ANSWER, number, answer)
 
@@ -204,7 +204,10 @@ def _rendered(response: Response, *, unanswered: bool = False) -> _Rendered:
 
 
 def describe(hosted: Hosted) -> dict[str, Any]:
-    """What a page or panel needs to know of a class: its callable methods with their parameters, its kind of state."""
+    """What a page or panel needs to know of a class.
+
+    Its callable methods with their parameters, its kind of state.
+    """
     callables = [
         {
             "name": name,

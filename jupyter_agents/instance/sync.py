@@ -1,8 +1,9 @@
 """The telling of an instance's state: saved first, then sent, before any later message.
 
-The state itself, its rules and its value are `host/state.py`; which frame goes to whom is `protocol/agent_side.py`. Here
-is *when*: changes within one uninterrupted stretch of agent code travel as one frame, `flush` is called before anything
-else of this instance is sent, and the storage's transaction is committed before the frames leave.
+The state itself, its rules and its value are `host/state.py`; which frame goes to whom is
+`protocol/agent_side.py`. Here is *when*: changes within one uninterrupted stretch of agent code
+travel as one frame, `flush` is called before anything else of this instance is sent, and the
+storage's transaction is committed before the frames leave.
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ class Sync:
             raise ConnectionReadonly(connection.id)
 
     def changed(self, source: Source, sent: Any = MISSING) -> None:
-        """A new state is kept: it is saved and told at the next flush, and `on_state_changed` runs after that."""
+        """A new state is kept.
+
+        It is saved and told at the next flush, and `on_state_changed` runs after that.
+        """
         alone = not self._dirty and source != "server"
         self._writer = source.number if alone else None  # type: ignore[union-attr]
         self._dirty = True
@@ -114,7 +118,10 @@ class Sync:
     # -- telling -------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Save and tell the state if it changed since; nothing of this instance may be sent before."""
+        """Save and tell the state if it changed since.
+
+        Nothing of this instance may be sent before.
+        """
         if not self._dirty:
             return
         self._dirty = False
@@ -205,7 +212,10 @@ class Sync:
         return [(Kind.TEXT, payload) for payload in frames]
 
     def resume(self, connection: Connection) -> None:
-        """Take over a connection that was greeted before the kernel went away; it is told what holds now."""
+        """Take over a connection that was greeted before the kernel went away.
+
+        It is told what holds now.
+        """
         self._side.resume(connection.number)
         self._settle_later()
 

@@ -5,7 +5,8 @@
         client.send("hello")
         assert client.receive() == "hello"
 
-`AgentHarness` is the same for coroutines; `AgentTestCase` is for Tornado's own testing, over real sockets.
+`AgentHarness` is the same for coroutines; `AgentTestCase` is for Tornado's own testing, over real
+sockets.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ class HttpAnswer:
 class HarnessClient:
     """One client; a socket to the relay, and what a test asks of it.
 
-    `frames` has every frame as it came, str or bytes; `receive` gives the agent's own messages only.
+    `frames` has every frame as it came, str or bytes; `receive` gives the agent's own messages
+    only.
     """
 
     def __init__(self, harness: AgentHarness, connection_id: str) -> None:
@@ -133,7 +134,10 @@ class HarnessClient:
         await self.send(messages.encode(value).decode())
 
     async def receive(self, timeout_s: float = LIMIT_S) -> str | bytes:
-        """The agent's next message; ConnectionClosed when none can come, TimeoutError when none did."""
+        """The agent's next message.
+
+        ConnectionClosed when none can come, TimeoutError when none did.
+        """
         await self._until(lambda: self._inbox or self.closed, timeout_s, "a message")
         if not self._inbox:
             assert self.closed is not None
@@ -150,7 +154,10 @@ class HarnessClient:
         assert not self._inbox, f"unexpected messages: {list(self._inbox)}"
 
     async def call(self, method: str, *args: Any, timeout_s: float = LIMIT_S) -> Any:
-        """Call a method; returns its result, or a list of its chunks where it streams. CallFailed on an error."""
+        """Call a method; returns its result, or a list of its chunks where it streams.
+
+        CallFailed on an error.
+        """
         replies = await self.replies(method, *args, timeout_s=timeout_s)
         last = replies[-1]
         if not last.success:
@@ -344,7 +351,8 @@ class AgentHarness:
     ) -> HarnessClient:
         """A client of an agent instance; served first if the class is not.
 
-        With `wait` (the default) it returns when `on_connect` has ended or the connection is closed.
+        With `wait` (the default) it returns when `on_connect` has ended or the connection is
+        closed.
         """
         if isinstance(agent, type) and not self._is_served(agent):
             await self.serve(agent)

@@ -34,11 +34,16 @@ class _Sync:
 
 
 class SyncClient(_Sync):
-    """`HarnessClient` without ``await``: ``send``, ``receive``, ``call``, ``state``, ``close`` …"""
+    """`HarnessClient` without ``await``.
+
+    ``send``, ``receive``, ``call``, ``state``, ``close`` …
+    """
 
 
 class SyncHarness(_Sync):
-    """`AgentHarness` without ``await``; a context manager, and what the fixture `agent_harness` gives.
+    """`AgentHarness` without ``await``.
+
+    A context manager, and what the fixture `agent_harness` gives.
 
     Parameters
     ----------
