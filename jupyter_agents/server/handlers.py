@@ -74,6 +74,10 @@ class AgentHandler(sockets.AgentHandler, JupyterHandler):  # type: ignore[misc] 
         """Jupyter's rule: its own origin, ``ServerApp.allow_origin``, or anyone with the token."""
         return JupyterHandler.check_origin(self)
 
+    def skip_check_origin(self) -> bool:
+        """Not for OPTIONS, as Jupyter's APIs do: a preflight is answered by the class's CORS."""
+        return not self.identity_provider.should_check_origin(self)
+
     def set_default_headers(self) -> None:
         """Jupyter's headers, which make no sense on a 101."""
         if not self.is_upgrade():
