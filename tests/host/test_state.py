@@ -1216,6 +1216,32 @@ async def test_async_hook_alone_runs_on_the_loop():
     await asyncio.wait_for(heard.wait(), 5)
 
 
+def test_block_that_fails_in_the_constructor():
+    """Before there is a state, a refused block puts the traits back as well."""
+
+    class Trying(Thermostat):
+        def __init__(self):
+            super().__init__()
+            with pytest.raises(RuntimeError), self.hold_trait_notifications():
+                self.target = 6
+                self.history = self.history
+                raise RuntimeError
+
+    assert hosted(Trying)[0].state == START
+    assert Trying().state == START
+
+
+def test_stored_values_without_a_host():
+    """`load_state` needs nobody to tell: it falls back all the same."""
+    bare = Bare()
+    load_state(bare, StoredInstance(b"{", 3, b"{"))
+    assert (bare.state, bare.private_state) == (None, None)
+    room = Room()
+    load_state(room, StoredInstance(b"{", 3))
+    assert room.state == {"n": 0}
+    assert state_version(room) == 4
+
+
 def test_constructor_without_super_init():
     """An author may forget ``super().__init__()``."""
 

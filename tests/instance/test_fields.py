@@ -120,6 +120,32 @@ def test_what_does_not_fit_is_refused_by_the_trait(trait, plain):
     assert one.field is before
 
 
+@pytest.mark.parametrize(
+    ("trait", "value"),
+    [
+        (traitlets.UseEnum(Color), Color.BLUE),
+        (traitlets.Instance(Point, args=(0,)), Point(2)),
+        (traitlets.Instance(Point, args=(0,), allow_none=True), None),
+        (traitlets.Set(), {1}),
+        (traitlets.Bytes(), b"x"),
+    ],
+)
+def test_server_may_set_python_values(trait, value):
+    """`set_state` takes what the trait takes, not only its plain form."""
+    one = holder(trait)
+    one.set_state({"field": value})
+    assert one.field == value
+
+
+def test_server_sets_a_value_that_is_no_json():
+    """The trait says what is wrong with it."""
+    one = holder(traitlets.Int())
+    assert one.state == {"field": 0}
+    with pytest.raises(TraitError, match="'field' trait"):
+        one.set_state({"field": object()})
+    assert one.state == {"field": 0}
+
+
 def test_casting_traits_cast():
     """CInt and its like take what they can turn into their type, as their author chose."""
     one = holder(traitlets.CFloat())

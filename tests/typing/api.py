@@ -46,8 +46,8 @@ class Room(Stateful):
     @callable_method(streaming=True)
     def stream(self, stream: StreamingResponse, n: int) -> None:
         """Send by the explicit form."""
-        sent = stream.send(n)
-        assert_type(sent, Sent)
+        sent: Sent = stream.send(n)
+        assert_type(bool(sent), bool)
         assert_type(stream.end(), bool)
 
     @staticmethod
@@ -67,8 +67,8 @@ def methods_keep_their_signatures(room: Room) -> None:
     """The decorator gives back the very function it was given."""
     assert_type(room.add(1), int)
     assert_type(room.add(a=1, b=2), int)
-    coming = room.later("a", loud=True)
-    assert_type(coming, Coroutine[Any, Any, str])
+    coming: Coroutine[Any, Any, str] = room.later("a", loud=True)
+    coming.close()
     assert_type(room.count(3), AsyncIterator[int])
     assert_type(Room.fixed(1), int)
     bound: Callable[[int, int], int] = room.add
