@@ -7,6 +7,7 @@ the frames alone (`test_replay`), and can be against a whole host: compare `Step
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ SDK_ONLY = "cf_agent_mcp_servers"
 
 @dataclass(frozen=True)
 class Event:
-    """One line of a recording. `data` is text, bytes, or None where the kind has none."""
+    """One line of a recording. `data` is text, bytes, or None where the kind has none.
+
+    Of long binary messages only the length was recorded; they are as many zeros.
+    """
 
     conn: str
     kind: str
@@ -101,5 +105,6 @@ def parsed(data: str | bytes | None) -> Any:
 def _event(raw: dict[str, Any]) -> Event:
     data = raw.get("data")
     if raw.get("type") == "binary" and raw.get("encoding") == "hex":
-        data = bytes.fromhex(data)
+        long = re.fullmatch(r"<(\d+) bytes>", data)
+        data = bytes(int(long[1])) if long else bytes.fromhex(data)
     return Event(raw.get("conn", ""), raw["dir"], data if raw.get("type") else None, raw)
