@@ -1222,7 +1222,7 @@ def test_block_that_fails_in_the_constructor():
     class Trying(Thermostat):
         def __init__(self):
             super().__init__()
-            with pytest.raises(RuntimeError), self.hold_trait_notifications():
+            with pytest.raises(RuntimeError), self.hold_trait_notifications():  # noqa: PT012
                 self.target = 6
                 self.history = self.history
                 raise RuntimeError
