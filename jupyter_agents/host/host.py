@@ -133,6 +133,7 @@ class AgentHost(AgentLoop):
         self._requests = Requests(self)
         self._numbers = count(1)
         self._agreements: dict[int, tuple[Hosted, asyncio.Future[None]]] = {}
+        self._lookers: list[Callable[[], None]] = []
         self._watchers: list[Callable[[HostEvent], None]] = []
         self._handlers: dict[int, Callable[[int, bytes], None]] = {
             Kind.OPEN: self._open,
@@ -211,6 +212,8 @@ class AgentHost(AgentLoop):
             code, was_clean = _CLOSED.unpack_from(payload)
             reason = payload[_CLOSED.size :].decode("utf-8", "replace")
             connection._instance.door.closed(connection, code, reason, was_clean)
+        for look in self._lookers:
+            look()
 
     def _failed(self, number: int, payload: bytes) -> None:
         connection = self.connections.get(number)
@@ -252,22 +255,23 @@ class AgentHost(AgentLoop):
                 instance.delist(connection, "closed")
             instance.stop()
 
-    async def _emptied(self, hosted: Hosted) -> None:
-        """Return when the clients are gone, or after the time limit for stopping."""
+    async def emptied(self, instances: Iterable[AgentInstance]) -> None:
+        """Return when the clients of these are gone, or after the time limit for stopping."""
+        left = set(instances)
         emptied = asyncio.Event()
 
-        def look(event: HostEvent) -> None:
-            if not any(instance.members for instance in hosted.instances.values()):
+        def look() -> None:
+            if not any(c._instance in left for c in self.connections.values()):
                 emptied.set()
 
-        unwatch = self.watch(look)
+        self._lookers.append(look)
+        look()
         try:
-            if any(instance.members for instance in hosted.instances.values()):
-                await asyncio.wait_for(emptied.wait(), self.limits.stop_s)
+            await asyncio.wait_for(emptied.wait(), self.limits.stop_s)
         except (asyncio.TimeoutError, TimeoutError):
-            _log.warning("Clients of %s did not go in time", hosted.cls.__name__)
+            _log.warning("Clients did not go in time")
         finally:
-            unwatch()
+            self._lookers.remove(look)
 
     # -- classes -------------------------------------------------------------------------------
 
@@ -321,7 +325,7 @@ class AgentHost(AgentLoop):
         if hosted is None:
             return
         self.send_object(Kind.WITHDRAW, 0, {"agent": agent, "reason": reason})
-        await self._emptied(hosted)
+        await self.emptied(hosted.instances.values())
         for instance in list(hosted.instances.values()):
             instance.stop()
         await self.idle()

@@ -148,16 +148,21 @@ class Requests:
         instance = hosted.instances.get(name)
         if instance is None:
             return {"status": 404, "error": f"{hosted.agent} has no instance {name!r}"}
+        if do == "stop":
+            await self._stop(instance)
+            return {}
         return self._act(instance, str(do), question)
+
+    async def _stop(self, instance: AgentInstance) -> None:
+        for connection in instance.connections():
+            instance.door.close(connection, closing.GOING_AWAY, "The instance was stopped")
+        await self._host.emptied([instance])
+        instance.stop()
+        instance.sleep()
 
     def _act(self, instance: AgentInstance, do: str, question: dict[str, Any]) -> dict[str, Any]:
         if do == "reset":
             instance.reset()
-        elif do == "stop":
-            for connection in instance.connections():
-                instance.door.close(connection, closing.GOING_AWAY, "The instance was stopped")
-            instance.stop()
-            instance.sleep()
         elif do in ("close", "readonly"):
             return self._to_connection(instance, do, question)
         else:
