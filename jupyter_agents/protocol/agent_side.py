@@ -355,8 +355,7 @@ class AgentSide:
         known: dict[Snapshot, Snapshot] = {}
         for key, connection in self._extended.items():
             if key != writer:
-                shown = views(key) if views else snapshot
-                shown = known.setdefault(shown, shown)
+                shown = known.setdefault(view := views(key), view) if views else snapshot
                 groups.setdefault((connection.told, shown), []).append((key, connection))
         return groups
 
