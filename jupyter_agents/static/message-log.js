@@ -97,7 +97,7 @@ function renderBinary(data) {
     ` ${size}`,
   );
   const save = h("button", { type: "button", class: "ja-link", onclick: () => download(data) }, `Save ${size}`);
-  return h("details", {}, short, h("pre", { class: "ja-code" }, hexDump(data)), save);
+  return h("details", {}, short, h("pre", { class: "ja-code ja-hex", tabindex: "0" }, hexDump(data)), save);
 }
 
 const ARROWS = { in: ["↓", "received"], out: ["↑", "sent"] };

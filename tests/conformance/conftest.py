@@ -1,0 +1,33 @@
+"""One kernel of a real Jupyter Server, serving the agents of this folder behind token and prefix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.live import jupyter_server_process, pytest_runtest_makereport  # noqa: F401
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scripts.jupyter_process import JupyterProcess
+
+AGENTS = Path(__file__).with_name("agents.py")
+
+
+@pytest.fixture(scope="session")
+def served_agents(jupyter_server_process: JupyterProcess) -> Iterator[dict[str, str]]:  # noqa: F811
+    """What a runner needs to know: AGENT_HOST, AGENT_PREFIX and AGENT_TOKEN."""
+    server = jupyter_server_process
+    kernel = server.kernel()
+    kernel.run(AGENTS.read_text("utf-8") + "\nserved = serve_all()")
+    scheme, _, rest = server.url.partition("://")
+    host, _, base = rest.partition("/")
+    yield {
+        "AGENT_HOST": f"{scheme}://{host}",
+        "AGENT_PREFIX": f"{base}agents",
+        "AGENT_TOKEN": server.token,
+    }
+    kernel.shutdown()
