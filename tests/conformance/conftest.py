@@ -1,4 +1,4 @@
-"""One kernel of a real Jupyter Server, serving the agents of this folder behind token and prefix."""
+"""One kernel of a real Jupyter Server that serves the agents of this folder."""
 
 from __future__ import annotations
 
