@@ -139,7 +139,8 @@ class Sync:
         for mirror in hosted.mirrors.get(self._instance.name, ()):
             mirror(snapshot.version, snapshot.json)
         if self._host.watched:
-            facts = {"state": snapshot.value, "version": snapshot.version}
+            source = self._heard[-1][1] if self._heard else "server"
+            facts = {"state": snapshot.value, "version": snapshot.version, "source": source}
             self._host.event("state", self._instance, facts)
 
     def _snapshot(self, agent: Agent) -> Snapshot | None:
