@@ -299,7 +299,10 @@ class AgentHost(AgentLoop):
     def _check_spellings(self, hosted: Hosted) -> None:
         for other in self.classes.values():
             shared = set(other.spellings) & set(hosted.spellings)
-            if other.agent != hosted.agent and shared:
+            is_new_code = (
+                other.agent == hosted.agent and other.cls.__name__ == hosted.cls.__name__
+            )
+            if shared and not is_new_code:
                 raise ServeError(
                     f"{hosted.cls.__name__} and {other.cls.__name__} meet at "
                     f"agents/{min(shared)}; "

@@ -65,8 +65,9 @@ class CallReply:
         """The end, by an error."""
         if not self._is_heard():
             return False
+        payload = messages.rpc_error(self.id, text, data)
         self.is_over = True
-        self._send(messages.rpc_error(self.id, text, data))
+        self._send(payload)
         return True
 
     async def drain(self) -> None:

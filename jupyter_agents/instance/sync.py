@@ -259,8 +259,7 @@ class Sync:
     def _acknowledge(self, connection: Connection, frame: Any, sent: bytes) -> None:
         snapshot = self._seen_by(connection, self._snapshot(self._instance.agent))
         if snapshot is not None and connection.ready_state == "open":
-            value = messages.decode(sent)
-            self._send(self._side.ack(connection.number, frame.write, snapshot, value))
+            self._send(self._side.ack(connection.number, frame.write, snapshot, sent))
             self._settle_later()
 
     def _refuse(
