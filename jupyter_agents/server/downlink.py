@@ -170,7 +170,7 @@ class HostLink(asyncio.BufferedProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
         limits = self._downlink.limits
-        self._transport.set_write_buffer_limits(limits.link_high_bytes, limits.link_low_bytes)
+        self._transport.set_write_buffer_limits(*limits.link_water())
         self._reader = FrameReader(limits.frame_bytes())
         self._handshake = None
         self._say({"welcome": {**answer["welcome"], **self.about}})

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from traitlets import Bool, Float, HasTraits, Int, TraitError, validate
+from traitlets import Bool, Float, HasTraits, Int
 
 from jupyter_agents.link.records import RelayLimits
 from jupyter_agents.server.websocket import Deflate, SocketOptions
@@ -17,9 +15,8 @@ __all__ = ["Limits"]
 
 _KIB = 1024
 _MIB = 1024 * _KIB
-_FRAME_ROOM_BYTES = (
-    2 * _MIB
-)  # a link frame's own words: 64 KiB of HTTP headers, 4 bytes per recipient
+_FRAME_ROOM_BYTES = 2 * _MIB
+"""For a link frame's own words: 64 KiB of HTTP headers, 4 bytes per recipient of a broadcast."""
 
 
 class Limits(HasTraits):
@@ -110,12 +107,6 @@ class Limits(HasTraits):
         help="How long a stopping server waits for its clients to answer the close frame (1001).",
     ).tag(config=True)
 
-    @validate("link_low_bytes")
-    def _low_below_high(self, proposal: dict[str, Any]) -> Any:
-        if proposal["value"] > self.link_high_bytes:
-            raise TraitError("link_low_bytes must not be above link_high_bytes")
-        return proposal["value"]
-
     def relay_limits(self) -> RelayLimits:
         """What the relay bounds."""
         return RelayLimits(
@@ -142,3 +133,7 @@ class Limits(HasTraits):
         """The longest payload either end of the link has to take."""
         longest_in = max(self.max_message_bytes, self.max_http_body_bytes)
         return max(self.max_link_frame_bytes, longest_in + _FRAME_ROOM_BYTES)
+
+    def link_water(self) -> tuple[int, int]:
+        """High and low water of a link; a low one above the high one would never let it flow."""
+        return self.link_high_bytes, min(self.link_low_bytes, self.link_high_bytes)

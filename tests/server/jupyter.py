@@ -1,4 +1,4 @@
-"""A real Jupyter Server with our extension, by pytest-jupyter's fixtures; star-import it in a test module.
+"""A real Jupyter Server with our extension, by pytest-jupyter's fixtures, to be star-imported.
 
 Loaded there and not as a plugin: its automatic fixtures would start a server's remains for every
 test of the tree.
@@ -46,7 +46,9 @@ from tornado.websocket import websocket_connect
 from tests.server.fake_host import FakeHost, FakeKernels
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
+
+    from tornado.websocket import WebSocketClientConnection
 
     from jupyter_agents.server.app import AgentsApp
 
@@ -68,8 +70,8 @@ __all__ = [
     "jp_environ",
     "jp_fetch",
     "jp_home_dir",
-    "jp_kernel_dir",
     "jp_http_port",
+    "jp_kernel_dir",
     "jp_logging_stream",
     "jp_nbconvert_templates",
     "jp_root_dir",
@@ -122,6 +124,7 @@ class Visitor:
 
     def __init__(self, port: int, client: Any, agents: AgentsApp, base_url: str) -> None:
         self.port, self._client, self._agents, self._base = port, client, agents, base_url
+        self.clients: list[WebSocketClientConnection] = []
 
     @property
     def origin(self) -> str:
@@ -149,9 +152,11 @@ class Visitor:
         """An open WebSocket, or the HTTP status that it was refused with."""
         url = f"ws://127.0.0.1:{self.port}{self._base}{path}"
         try:
-            return await websocket_connect(HTTPRequest(url, headers=headers or {}))
+            client = await websocket_connect(HTTPRequest(url, headers=headers or {}))
         except HTTPClientError as error:
             return error.code
+        self.clients.append(client)
+        return client
 
     async def sign_in(self) -> dict[str, str]:
         """The headers of a browser that has signed in: its cookies, no XSRF word."""
@@ -185,6 +190,9 @@ def _pairs(response: Any) -> list[str]:
 @pytest.fixture
 def visitor(
     agents: AgentsApp, http_server_client: Any, jp_http_port: int, jp_base_url: str
-) -> Visitor:
-    """Someone who wants in."""
-    return Visitor(jp_http_port, http_server_client, agents, jp_base_url)
+) -> Iterator[Visitor]:
+    """Someone who wants in; what is still open is closed afterwards."""
+    visitor = Visitor(jp_http_port, http_server_client, agents, jp_base_url)
+    yield visitor
+    for client in visitor.clients:
+        client.close()
