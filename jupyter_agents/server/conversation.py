@@ -62,6 +62,8 @@ class SocketOptions:
     """How long a peer may be silent after a ping; None, or anything longer, is the interval."""
     compression: Deflate | None = None
     """How to compress for a client that can inflate; None agrees on no compression."""
+    leaves_stream: bool = True
+    """Read and write plain sockets without Tornado's stream. TLS stays on it in any case."""
 
 
 class Receiver(Protocol):
@@ -161,25 +163,30 @@ class Conversation:
 
     def send(self, message: Message) -> None:
         """Queue a message; silently nothing once the socket is closing."""
+        # A broadcast comes here for each recipient: hence no call of `_queue`, which is the same.
         if self._is_closing:
             return
-        backlog = self._outbox.size_bytes + self._in_flight
+        outbox = self._outbox
+        backlog = outbox.size_bytes + self._in_flight
         if backlog > self._options.max_queue_bytes and not self._make_room(message.replaceable):
             return
         self.messages_out += 1
-        self._queue(message.frame if self._deflate is None else message.frame_for(self._deflate))
+        outbox.append(message.frame if self._deflate is None else message.frame_for(self._deflate))
+        if not (self._is_marked or self._is_blocked):
+            self._is_marked = True
+            self._flusher.mark(self)
 
     def flush_now(self) -> None:
         """Write what is queued, as far as the socket takes it (the `Flusher` calls it)."""
         self._is_marked = False
-        outbox = self._outbox
-        if self._transport is None:
+        outbox, transport = self._outbox, self._transport
+        if transport is None:
             return
         while outbox.size_bytes and not self._is_blocked:
             data = outbox.take(_BATCH_BYTES)
             self.bytes_out += len(data)
-            self._in_flight = len(data) - self._transport.write(data)
-            self._is_blocked = self._in_flight > 0
+            if rest := len(data) - transport.write(data):
+                self._in_flight, self._is_blocked = rest, True
         if self._may_end and not self._is_blocked:
             self._end()
 
@@ -319,7 +326,7 @@ class Conversation:
             self._is_paused = False
             self._was_heard = True  # it could not be
             if not self._is_delivering:
-                self._guarded(self._deliver)
+                self._deliver()
             self._listen()
 
     def data_received(self, data: bytes) -> None:
@@ -328,7 +335,7 @@ class Conversation:
         self._was_heard = True
         if not (self._has_failed or self._is_told):
             self._events = self._parser.feed(data)
-            self._guarded(self._deliver)
+            self._deliver()
 
     @property
     def _is_listening(self) -> bool:
@@ -340,12 +347,20 @@ class Conversation:
             Context().run(self._transport.resume)
 
     def _deliver(self) -> None:
+        if not self._is_listening:
+            return
         self._is_delivering = True
         try:
-            while not self._is_paused and (event := next(self._events, None)) is not None:
-                self._handle(*event)
+            for opcode, payload in self._events:
+                self._handle(opcode, payload)
+                if self._is_paused:
+                    break
         except RemoteProtocolError as error:
             self._fail(error)
+        except Exception:
+            _log.exception("A message could not be handed on; its WebSocket is closed")
+            self.close(INTERNAL_ERROR, "Internal error")
+            self._deliver()  # the peer's close frame may be behind it
         finally:
             self._is_delivering = False
 
@@ -354,21 +369,16 @@ class Conversation:
             self._on_close_frame(payload)
         elif self._is_closing:
             pass  # only the peer's close frame still matters
+        elif opcode == TEXT:
+            self.messages_in += 1
+            self.receiver.on_text(payload)
         elif opcode == PING:
             self._on_ping(payload)
         elif opcode == PONG:
             self._on_pong(payload)
         else:
             self.messages_in += 1
-            receiver = self.receiver
-            self._hand_on(receiver.on_text if opcode == TEXT else receiver.on_binary, payload)
-
-    def _hand_on(self, hand: Callable[[bytes], None], payload: bytes) -> None:
-        try:
-            hand(payload)
-        except Exception:
-            _log.exception("A message could not be handed on; its WebSocket is closed")
-            self.close(INTERNAL_ERROR, "Internal error")
+            self.receiver.on_binary(payload)
 
     # Pings
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from asyncio import Future
+from asyncio import Future, get_running_loop
 from typing import Any
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
@@ -90,7 +90,34 @@ class AgentWebSocketProtocol(Conversation, WebSocketProtocol13):
     async def _receive_frame_loop(self) -> None:
         """Begin to read and let the handler go; Tornado calls it when `open` has returned."""
         self.handler = None  # type: ignore[assignment]  # the request is over, the socket is not
+        early = self._leave_stream()
         self.start_reading()
+        if early:
+            self.data_received(early)
+
+    def _leave_stream(self) -> bytes:
+        """Take a plain socket away from Tornado's stream; give what the stream had read already.
+
+        Nothing happens to the stream when it encrypts, still has to write, or has ended.
+        """
+        stream = self.stream
+        is_plain = _MAY_SEND_DIRECTLY and not isinstance(stream, SSLIOStream)
+        may_leave = is_plain and self._options.leaves_stream
+        if not may_leave or stream.closed() or stream.writing() or self._is_blocked:
+            return b""
+        try:
+            own = stream.socket.dup()
+        except OSError:
+            return b""  # out of file descriptors: what works goes on working
+        stream.set_close_callback(None)
+        # All that is buffered, or else what one read brings: either leaves the buffer empty.
+        read = stream.read_bytes(stream.max_buffer_size, partial=True)
+        assert isinstance(read, Future)
+        early = read.result() if read.done() and read.exception() is None else b""
+        stream.close()
+        self.stream = None  # type: ignore[assignment]  # nobody may use it any more
+        self._transport = SocketTransport(self, own)
+        return early
 
     def _abort(self) -> None:
         self.abort()
@@ -149,10 +176,7 @@ class StreamTransport:
     def shut_down_writing(self) -> None:
         """Send a FIN and read on."""
         if self._stream.socket is not None:
-            try:
-                self._stream.socket.shutdown(socket.SHUT_WR)
-            except OSError:
-                self.abort()
+            _shut(self._stream.socket, socket.SHUT_WR)
 
     def close(self) -> None:
         """Close the stream."""
@@ -161,10 +185,7 @@ class StreamTransport:
     def abort(self) -> None:
         """Close the stream with a reset."""
         if self._stream.socket is not None:
-            try:
-                self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-            except OSError:
-                pass  # not a TCP socket, or gone already
+            _reset_on_close(self._stream.socket)
         self._stream.close()
 
     def _send_directly(self, data: bytes) -> int:
@@ -207,3 +228,103 @@ class StreamTransport:
         # While reads are armed they find the end themselves, behind the data that came before it.
         if not self._is_reading:
             self._owner.connection_lost()
+
+
+class SocketTransport:
+    """Reads and writes a plain socket by the loop's own callbacks.
+
+    Per message it saves the futures and buffers of a stream, and per idle connection the stream.
+    """
+
+    __slots__ = ("_is_reading", "_loop", "_owner", "_rest", "_socket")
+
+    def __init__(self, owner: Conversation, own: socket.socket) -> None:
+        self._owner = owner
+        self._socket = own
+        self._loop = get_running_loop()
+        self._is_reading = False
+        self._rest = memoryview(b"")
+
+    def write(self, data: bytes) -> int:
+        """Hand bytes to the socket if it takes them, the rest when it can."""
+        try:
+            sent = self._socket.send(data)
+        except OSError as error:
+            sent = self._unsent(error, data)
+        if sent < len(data):
+            self._rest = memoryview(data)[sent:]
+            self._loop.add_writer(self._socket, self._on_writable)
+        return sent
+
+    def pause(self) -> None:
+        """Let the kernel's buffer fill; not even the end is noticed meanwhile."""
+        if self._is_reading:
+            self._is_reading = False
+            self._loop.remove_reader(self._socket)
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self._is_reading and self._socket.fileno() >= 0:
+            self._is_reading = True
+            self._loop.add_reader(self._socket, self._on_readable)
+
+    def shut_down_writing(self) -> None:
+        """Send a FIN and read on."""
+        _shut(self._socket, socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._socket.fileno() >= 0:
+            self.pause()
+            self._loop.remove_writer(self._socket)
+            self._rest = memoryview(b"")
+            self._socket.close()
+        self._owner.connection_lost()
+
+    def abort(self) -> None:
+        """Close the socket with a reset."""
+        _reset_on_close(self._socket)
+        self.close()
+
+    def _on_readable(self) -> None:
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._owner.data_received(data)
+        else:
+            self.close()
+
+    def _on_writable(self) -> None:
+        try:
+            sent = self._socket.send(self._rest)
+        except OSError as error:
+            sent = self._unsent(error, self._rest)
+        self._rest = self._rest[sent:]
+        if not self._rest:
+            self._loop.remove_writer(self._socket)
+            self._owner.drained()
+
+    def _unsent(self, error: OSError, data: bytes | memoryview) -> int:
+        if isinstance(error, (BlockingIOError, InterruptedError)):
+            return 0
+        # Let go of it: reading finds the end, behind what the peer said before it.
+        _shut(self._socket, socket.SHUT_RDWR)
+        return len(data)
+
+
+def _shut(own: socket.socket, how: int) -> None:
+    try:
+        own.shutdown(how)
+    except OSError:
+        pass  # reset by the peer, or closed: reading finds that, too
+
+
+def _reset_on_close(own: socket.socket) -> None:
+    try:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    except OSError:
+        pass  # no TCP socket, or closed

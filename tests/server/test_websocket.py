@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import socket
 import ssl
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,8 @@ from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 from jupyter_agents.server.frames import BINARY, CLOSE, CONTINUATION, PING, Deflate, close_payload
-from jupyter_agents.server.websocket import Message
-from tests.server.echo import EchoServer, echo_server
+from jupyter_agents.server.websocket import Message, SocketTransport, StreamTransport
+from tests.server.echo import EchoHandler, EchoServer, echo_server
 from tests.server.test_frames import client_frame
 
 if TYPE_CHECKING:
@@ -32,6 +34,12 @@ HEAD = {
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
     "Sec-WebSocket-Version": "13",
 }
+
+
+@pytest.fixture(params=["socket", "stream"])
+def serve(request: pytest.FixtureRequest) -> Any:
+    """`echo_server`, on the bare socket and on Tornado's stream: the rules are the same."""
+    return partial(echo_server, leaves_stream=request.param == "socket")
 
 
 class RawClient:
@@ -104,9 +112,9 @@ async def end_of(server: EchoServer, index: int = 0) -> tuple[int, str, bool]:
 
 
 class TestHandshake:
-    async def test_tornado_client(self):
+    async def test_tornado_client(self, serve: Any):
         """Texts, binaries, empty and large ones come back, and the close is clean."""
-        async with echo_server() as server:
+        async with serve() as server:
             client = await websocket_connect(f"ws://127.0.0.1:{server.port}/")
             for message in ("hello", "", "ü" * 40_000, b"\x00\xff", b"", bytes(3_000_000)):
                 await client.write_message(message, binary=isinstance(message, bytes))
@@ -116,9 +124,9 @@ class TestHandshake:
             assert await client.read_message() is None
             assert client.close_code == 4002
 
-    async def test_accept_key(self):
+    async def test_accept_key(self, serve: Any):
         """The 101 answers the client's key (RFC 6455 1.3) and names no extension."""
-        async with echo_server() as server, unshaken(server) as client:
+        async with serve() as server, unshaken(server) as client:
             head = await client.shake_hands(Sec_WebSocket_Extensions="permessage-deflate")
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"Sec-Websocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head
@@ -134,31 +142,31 @@ class TestHandshake:
             ({"Origin": "http://elsewhere.example"}, 403),
         ],
     )
-    async def test_no_websocket(self, headers: dict[str, Any], status: int):
+    async def test_no_websocket(self, serve: Any, headers: dict[str, Any], status: int):
         """What is not a WebSocket of version 13 from here is refused, and nobody hears of it."""
-        async with echo_server() as server, unshaken(server) as client:
+        async with serve() as server, unshaken(server) as client:
             head = await client.shake_hands(**headers)
         assert head.startswith(b"HTTP/1.1 %d " % status)
         assert server.echoes == []
 
-    async def test_frames_behind_the_request(self):
+    async def test_frames_behind_the_request(self, serve: Any):
         """A client that does not wait for the 101 loses nothing."""
-        async with echo_server() as server, unshaken(server) as client:
+        async with serve() as server, unshaken(server) as client:
             await client.shake_hands(behind=client_frame(b"early") + client_frame(b"bird"))
             assert await client.frame() == (0x81, b"early")
             assert await client.frame() == (0x81, b"bird")
 
-    async def test_nagle_is_off(self):
+    async def test_nagle_is_off(self, serve: Any):
         """Small answers do not wait for acknowledgements (pitfall 4)."""
-        async with echo_server() as server, raw_client(server) as client:
+        async with serve() as server, raw_client(server) as client:
             client.say(client_frame(b"x"))
             await client.frame()
             sock = server_socket(server)
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
-    async def test_handler_is_let_go(self):
+    async def test_handler_is_let_go(self, serve: Any):
         """An open socket keeps no request handler alive (pitfall 5)."""
-        async with echo_server() as server, raw_client(server) as client:
+        async with serve() as server, raw_client(server) as client:
             client.say(client_frame(b"x"))
             await client.frame()
             del server.echoes[0].protocol  # the echo's own reference is the last
@@ -167,25 +175,25 @@ class TestHandshake:
             client.say(client_frame(b"y", BINARY))
             server.echoes.clear()
 
-    async def test_open_that_fails(self, caplog: pytest.LogCaptureFixture):
+    async def test_open_that_fails(self, serve: Any, caplog: pytest.LogCaptureFixture):
         """An exception in `open` cuts this client, and the receiver hears of the end."""
-        async with echo_server() as server, raw_client(server, "/?open=raise") as client:
+        async with serve() as server, raw_client(server, "/?open=raise") as client:
             with pytest.raises(ConnectionResetError):
                 await client.rest()
             assert await end_of(server) == (1006, "", False)
         assert "ZeroDivisionError" in caplog.text
 
-    async def test_open_that_refuses(self):
+    async def test_open_that_refuses(self, serve: Any):
         """`close` within `open` sends the close frame and nothing else."""
-        async with echo_server() as server, raw_client(server, "/?open=close") as client:
+        async with serve() as server, raw_client(server, "/?open=close") as client:
             assert await client.frame() == (0x88, close_payload(4001, "no"))
             client.say(client_frame(close_payload(4001), CLOSE))
             assert await client.rest() == b""
             assert await end_of(server) == (4001, "", True)
 
-    async def test_old_ways_to_write_are_shut(self):
+    async def test_old_ways_to_write_are_shut(self, serve: Any):
         """A frame that Tornado builds would not go through the queue."""
-        async with echo_server() as server, raw_client(server):
+        async with serve() as server, raw_client(server):
             protocol = server.echoes[0].protocol
             with pytest.raises(NotImplementedError):
                 protocol.write_message("x")
@@ -195,13 +203,14 @@ class TestHandshake:
 
 def server_socket(server: EchoServer) -> socket.socket:
     """The server's end of the first connection."""
-    return server.echoes[0].protocol.stream.socket
+    transport: Any = server.echoes[0].protocol._transport
+    return transport._stream.socket if hasattr(transport, "_stream") else transport._socket
 
 
 class TestHostileClients:
-    async def test_oversize_is_told_while_it_is_being_sent(self):
+    async def test_oversize_is_told_while_it_is_being_sent(self, serve: Any):
         """1009 on the head; the client reads it although it goes on sending (no reset)."""
-        async with echo_server(max_message_bytes=1000) as server, raw_client(server) as client:
+        async with serve(max_message_bytes=1000) as server, raw_client(server) as client:
             client.say(client_frame(bytes(500_000), BINARY))
             first, body = await client.frame()
             assert (first, body[:2]) == (0x88, (1009).to_bytes(2, "big"))
@@ -220,19 +229,19 @@ class TestHostileClients:
             (client_frame(b"\x03\xed", CLOSE), 1002),
         ],
     )
-    async def test_broken_rule(self, data: bytes, code: int):
+    async def test_broken_rule(self, serve: Any, data: bytes, code: int):
         """The client is told why, then TCP ends; the receiver hears it once."""
-        async with echo_server() as server, raw_client(server) as client:
+        async with serve() as server, raw_client(server) as client:
             client.say(data)
             first, body = await client.frame()
             assert (first, int.from_bytes(body[:2], "big")) == (0x88, code)
             assert await client.rest() == b""
             assert (await end_of(server))[::2] == (code, False)
 
-    async def test_half_open_peer_is_found(self, ms: float):
+    async def test_half_open_peer_is_found(self, serve: Any, ms: float):
         """Who never answers a ping is gone within two intervals (T206)."""
         async with (
-            echo_server(ping_interval_s=50 * ms) as server,
+            serve(ping_interval_s=50 * ms) as server,
             raw_client(server) as silent,
             websocket_client(server) as alive,
         ):
@@ -242,33 +251,33 @@ class TestHostileClients:
             assert await alive.read_message() == "still here"
             assert server.echoes[1].protocol.round_trip_s is not None
 
-    async def test_peer_that_resets(self):
+    async def test_peer_that_resets(self, serve: Any):
         """A reset is an end like any other."""
-        async with echo_server() as server, raw_client(server) as client:
+        async with serve() as server, raw_client(server) as client:
             client.writer.transport.abort()
             assert await end_of(server) == (1006, "", False)
 
-    async def test_peer_that_hangs_up(self):
+    async def test_peer_that_hangs_up(self, serve: Any):
         """EOF without a close frame is 1006, behind the messages that came before it."""
-        async with echo_server() as server, raw_client(server) as client:
+        async with serve() as server, raw_client(server) as client:
             client.say(client_frame(b"last") * 20_000)
             client.writer.write_eof()
             assert await end_of(server) == (1006, "", False)
             assert server.echoes[0].messages == 20_000
 
-    async def test_peer_that_never_answers_a_close(self, ms: float):
+    async def test_peer_that_never_answers_a_close(self, serve: Any, ms: float):
         """It is cut when its time is up."""
-        async with echo_server(close_timeout_s=50 * ms) as server, raw_client(server) as client:
+        async with serve(close_timeout_s=50 * ms) as server, raw_client(server) as client:
             server.echoes[0].protocol.close(1001, "stopping")
             assert await client.frame() == (0x88, close_payload(1001, "stopping"))
             assert await end_of(server) == (1006, "", False)
             with pytest.raises(ConnectionResetError):
                 await client.rest()
 
-    async def test_flood_of_pings_without_reading(self):
+    async def test_flood_of_pings_without_reading(self, serve: Any):
         """A client that pings and never reads costs at most its queue; others go on."""
         async with (
-            echo_server(max_queue_bytes=100_000) as server,
+            serve(max_queue_bytes=100_000) as server,
             raw_client(server, receive_buffer=4096) as rude,
             websocket_client(server) as polite,
         ):
@@ -280,11 +289,11 @@ class TestHostileClients:
 
 
 class TestSlowReader:
-    async def test_it_is_closed_and_others_go_on(self, ms: float):
+    async def test_it_is_closed_and_others_go_on(self, serve: Any, ms: float):
         """Past its limit it gets 1013; a close code it does not read ends as 1006."""
         limit = 200_000
         async with (
-            echo_server(max_queue_bytes=limit, close_timeout_s=100 * ms) as server,
+            serve(max_queue_bytes=limit, close_timeout_s=100 * ms) as server,
             raw_client(server, receive_buffer=4096),
             websocket_client(server) as reader,
         ):
@@ -303,9 +312,9 @@ class TestSlowReader:
             fast.send(message)
             assert await reader.read_message() == "x" * 10_000
 
-    async def test_it_gets_all_when_it_reads_in_time(self):
+    async def test_it_gets_all_when_it_reads_in_time(self, serve: Any):
         """What waits goes on as soon as there is room, in order and whole."""
-        async with echo_server() as server, raw_client(server, receive_buffer=4096) as client:
+        async with serve() as server, raw_client(server, receive_buffer=4096) as client:
             protocol = server.echoes[0].protocol
             for i in range(3000):
                 protocol.send(Message(b"%06d" % i + b"x" * 1000))
@@ -315,10 +324,10 @@ class TestSlowReader:
                 assert (await client.frame())[1][:6] == b"%06d" % i
             assert protocol.queued_bytes == 0
 
-    async def test_newest_state_reaches_it(self):
+    async def test_newest_state_reaches_it(self, serve: Any):
         """States that it was too slow for are left out, the last one is not."""
         async with (
-            echo_server(max_queue_bytes=100_000) as server,
+            serve(max_queue_bytes=100_000) as server,
             raw_client(server, receive_buffer=4096) as client,
         ):
             protocol = server.echoes[0].protocol
@@ -332,9 +341,9 @@ class TestSlowReader:
 
 
 class TestBackPressure:
-    async def test_paused_socket_is_not_read(self, eventually: Any):
+    async def test_paused_socket_is_not_read(self, serve: Any, eventually: Any):
         """While paused the client's sends block; resumed, everything comes in order."""
-        async with echo_server(max_queue_bytes=1 << 30) as server, raw_client(server) as client:
+        async with serve(max_queue_bytes=1 << 30) as server, raw_client(server) as client:
             echo = server.echoes[0]
             echo.protocol.pause_reading()
             client.say(client_frame(b"x" * 60_000) * 300)  # 18 MB
@@ -348,9 +357,9 @@ class TestBackPressure:
             for _ in range(300):
                 assert len((await client.frame())[1]) == 60_000
 
-    async def test_end_of_a_paused_client(self):
+    async def test_end_of_a_paused_client(self, serve: Any):
         """Its messages come before its end."""
-        async with echo_server() as server, raw_client(server) as client:
+        async with serve() as server, raw_client(server) as client:
             echo = server.echoes[0]
             echo.protocol.pause_reading()
             client.say(client_frame(b"last"), client_frame(b"", CLOSE))
@@ -366,10 +375,10 @@ def client_is_stuck(client: RawClient) -> bool:
 
 
 class TestCompression:
-    async def test_tornado_client_inflates(self):
+    async def test_tornado_client_inflates(self, serve: Any):
         """A client with permessage-deflate gets large messages compressed, small ones plain."""
         async with (
-            echo_server(compression=Deflate()) as server,
+            serve(compression=Deflate()) as server,
             websocket_client(server, compression_options={}) as client,
         ):
             for message in ("small", "large " * 5000, "ü" * 3000):
@@ -377,16 +386,16 @@ class TestCompression:
                 assert await client.read_message() == message
             assert client.protocol._wire_bytes_in < 2000
 
-    async def test_client_without_it_gets_plain_frames(self):
+    async def test_client_without_it_gets_plain_frames(self, serve: Any):
         """Compression is only for who asked."""
         async with (
-            echo_server(compression=Deflate(min_bytes=0)) as server,
+            serve(compression=Deflate(min_bytes=0)) as server,
             raw_client(server) as client,
         ):
             client.say(client_frame(b"x" * 100))
             assert await client.frame() == (0x81, b"x" * 100)
 
-    async def test_broadcast_is_compressed_once(self, monkeypatch: pytest.MonkeyPatch):
+    async def test_broadcast_is_compressed_once(self, serve: Any, monkeypatch: pytest.MonkeyPatch):
         """However many clients agreed on the same compression."""
         calls = []
         compress = Deflate.compress
@@ -394,7 +403,7 @@ class TestCompression:
             Deflate, "compress", lambda self, body: calls.append(body) or compress(self, body)
         )
         async with (
-            echo_server(compression=Deflate()) as server,
+            serve(compression=Deflate()) as server,
             websocket_client(server, compression_options={}) as one,
             websocket_client(server, compression_options={}) as two,
         ):
@@ -465,6 +474,59 @@ class TestTls:
                 protocol.send(Message(b"%06d" % i + b"x" * 20_000))
             for i in range(300):
                 assert (await client.read_message())[:6] == f"{i:06}"
+
+
+class TestLeavingTheStream:
+    """A plain socket is taken from Tornado where nothing speaks against it."""
+
+    async def test_plain_socket_leaves(self):
+        """Tornado's stream is gone, and the connection works."""
+        async with echo_server() as server, raw_client(server) as client:
+            client.say(client_frame(b"x"))
+            assert await client.frame() == (0x81, b"x")
+            assert type(server.echoes[0].protocol._transport) is SocketTransport
+
+    async def test_setting_keeps_the_stream(self):
+        """`leaves_stream=False` is for whoever wants Tornado's."""
+        async with echo_server(leaves_stream=False) as server, raw_client(server) as client:
+            client.say(client_frame(b"x"))
+            assert await client.frame() == (0x81, b"x")
+            assert type(server.echoes[0].protocol._transport) is StreamTransport
+
+    async def test_without_descriptors_it_stays(self, monkeypatch: pytest.MonkeyPatch):
+        """When the socket cannot be duplicated, the stream goes on."""
+
+        def refuse(self: socket.socket) -> socket.socket:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        async with echo_server() as server, unshaken(server) as client:
+            monkeypatch.setattr(socket.socket, "dup", refuse)
+            await client.shake_hands(behind=client_frame(b"early"))
+            assert await client.frame() == (0x81, b"early")
+            assert type(server.echoes[0].protocol._transport) is StreamTransport
+
+    async def test_what_open_sends_comes_first(self, monkeypatch: pytest.MonkeyPatch):
+        """A backlog from `open` is on the stream, and is not overtaken."""
+
+        def open_and_send(handler: EchoHandler) -> None:
+            for i in range(20):
+                handler.echo.protocol.send(Message(b"%d" % i * 1_000_000))
+            handler.echo.protocol.flush_now()
+
+        monkeypatch.setattr(EchoHandler, "open", open_and_send)
+        async with echo_server(max_queue_bytes=1 << 30) as server, unshaken(server) as client:
+            await client.shake_hands(behind=client_frame(b"early"))
+            for i in range(20):
+                assert (await client.frame())[1] == b"%d" % i * 1_000_000
+            assert await client.frame() == (0x81, b"early")
+
+    async def test_client_that_hangs_up_during_the_handshake(self):
+        """Its message is delivered, and its end is told once."""
+        async with echo_server() as server, unshaken(server) as client:
+            await client.shake_hands(behind=client_frame(b"early"))
+            client.writer.write_eof()
+            assert await end_of(server) == (1006, "", False)
+            assert server.echoes[0].messages == 1
 
 
 @pytest.fixture(autouse=True)
