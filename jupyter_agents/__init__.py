@@ -14,6 +14,7 @@ Names are fetched on first use, so that ``import jupyter_agents`` stays light.
 from __future__ import annotations
 
 import importlib
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,35 +44,37 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Agent": "host.agent",
-    "AgentClient": "client.client",
-    "AgentHandle": "host.handle",
-    "AgentNamespace": "host.namespace",
-    "AgentNotFound": "errors",
-    "AgentsError": "errors",
-    "CallAborted": "errors",
-    "CallFailed": "errors",
-    "CallTimeout": "errors",
-    "Connection": "host.connection",
-    "ConnectionClosed": "errors",
-    "ConnectionContext": "host.connection",
-    "CurrentAgent": "instance.current",
-    "PublicError": "errors",
-    "ReconnectPolicy": "protocol.backoff",
-    "Request": "protocol.http",
-    "Response": "protocol.http",
-    "ServeError": "errors",
-    "StateRejected": "errors",
-    "StreamingResponse": "host.callables",
-    "agent_fetch": "client.fetch",
-    "agent_handlers": "standalone",
-    "callable_method": "host.callables",
-    "connect": "client.client",
-    "get_agent_by_name": "serving",
-    "get_current_agent": "instance.current",
-    "serve": "serving",
-}
+_HOMES = MappingProxyType(
+    {
+        "Agent": "host.agent",
+        "AgentClient": "client.client",
+        "AgentHandle": "host.handle",
+        "AgentNamespace": "host.namespace",
+        "AgentNotFound": "errors",
+        "AgentsError": "errors",
+        "CallAborted": "errors",
+        "CallFailed": "errors",
+        "CallTimeout": "errors",
+        "Connection": "host.connection",
+        "ConnectionClosed": "errors",
+        "ConnectionContext": "host.connection",
+        "CurrentAgent": "instance.current",
+        "PublicError": "errors",
+        "ReconnectPolicy": "protocol.backoff",
+        "Request": "protocol.http",
+        "Response": "protocol.http",
+        "ServeError": "errors",
+        "StateRejected": "errors",
+        "StreamingResponse": "host.callables",
+        "agent_fetch": "client.fetch",
+        "agent_handlers": "standalone",
+        "callable_method": "host.callables",
+        "connect": "client.client",
+        "get_agent_by_name": "serving",
+        "get_current_agent": "instance.current",
+        "serve": "serving",
+    }
+)
 
 # `callable` is reachable as jupyter_agents.callable, but never star-exported: it would shadow the
 # builtin

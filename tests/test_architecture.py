@@ -39,12 +39,12 @@ LAWS = {
         ("errors", "link", "server", "protocol.names", "protocol.closing", "protocol.http"),
         ("tornado", "traitlets"),
     ),
-    "client": Law(("errors", "protocol", "client"), ("tornado",)),
+    "client": Law(("errors", "protocol", "client"), ("tornado", "jupyter_core")),
     "widgets": Law(
         ("errors", "host", "client", "widgets"), ("ipywidgets", "anywidget", "traitlets")
     ),
 }
-EDGES = ("", "standalone", "magics", "cli", "testing")
+EDGES = ("", "serving", "standalone", "magics", "cli", "testing")
 
 # Jupyter Server's classes meet ours in these three only; the sockets below run on plain Tornado.
 ON_JUPYTER = ("server.app", "server.handlers", "server.api")
@@ -62,8 +62,8 @@ SOCKET_MODULES = (
     "tornado.tcpserver", "tornado.websocket",
 )  # fmt: skip
 MAY_TOUCH_SOCKETS = (
-    "client.client", "host.uplink", "server.downlink", "server.frames", "server.handlers",
-    "server.sockets", "server.transports", "server.websocket", "standalone",
+    "client.transport", "host.uplink", "server.api", "server.downlink", "server.handlers",
+    "server.sockets", "server.websocket", "standalone", "testing.case",
 )  # fmt: skip
 
 HEAVY = (

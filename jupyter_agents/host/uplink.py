@@ -16,6 +16,7 @@ import os
 import secrets
 import socket
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -280,6 +281,4 @@ async def _dial(loop: asyncio.AbstractEventLoop, end: _LinkEnd, address: str) ->
 
 
 def _package() -> str:
-    from jupyter_agents import __version__
-
-    return __version__
+    return metadata.version("jupyter_agents")

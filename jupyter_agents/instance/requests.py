@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Requests"]
 
-_FAILED: dict[str, Any] = {"error": "Internal error"}
+_FAILED = "Internal error"
 _Rendered = tuple[dict[str, Any], bytes]
 _log = logging.getLogger("jupyter_agents")
 
@@ -104,7 +104,7 @@ class Requests:
         if error is not None:
             if not isinstance(error, _NotStarted):
                 self._report(hosted, request, error)
-            value = _rendered(Response(_FAILED, 500))
+            value = _rendered(Response({"error": _FAILED}, 500))
         self._respond(number, value)
 
     def _report(self, hosted: Hosted, request: Request, error: BaseException) -> None:

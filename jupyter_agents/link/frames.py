@@ -1,8 +1,8 @@
 """The unit of the link: length, kind, number, payload.
 
-A frame is ``>I`` length of what follows, ``>B`` kind, ``>I`` number, then the payload. The number is a connection's, a
-request's, or the count of recipients. The codec knows nothing of the transport; its two users are `server/downlink.py`
-and `host/uplink.py`.
+A frame is ``>I`` length of what follows, ``>B`` kind, ``>I`` number, then the payload. The number
+is a connection's, a request's, or the count of recipients. The codec knows nothing of the
+transport; its two users are `server/downlink.py` and `host/uplink.py`.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def unpack_with_object(payload: bytes) -> tuple[dict[str, Any], bytes]:
 class FrameReader:
     """Turns chunks of any size into whole frames, without quadratic joins.
 
-    Made for ``asyncio.BufferedProtocol``: ask for `space`, fill it, say how much with `filled`. A frame larger than
-    the standing buffer is read straight into a buffer of its own.
+    Made for ``asyncio.BufferedProtocol``: ask for `space`, fill it, say how much with `filled`. A
+    frame larger than the standing buffer is read straight into a buffer of its own.
 
     Parameters
     ----------
@@ -176,7 +176,8 @@ class FrameReader:
             length, kind, number = _HEAD.unpack_from(view, start)
             if not _AFTER_LENGTH <= length <= self._max_length:
                 raise LinkError(
-                    f"A frame of {length} bytes came over the link; the limit is {self._max_length}"
+                    f"A frame of {length} bytes came over the link, the limit is "
+                    f"{self._max_length}"
                 )
             stop = start + 4 + length
             if stop > end:

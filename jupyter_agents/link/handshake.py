@@ -1,4 +1,6 @@
-"""How the two ends of the link prove themselves: by the kernel's connection-file key, without sending it.
+"""How the two ends of the link prove themselves.
+
+By the kernel's connection-file key, without sending it.
 
 Four ``HELLO`` frames::
 
@@ -7,8 +9,9 @@ Four ``HELLO`` frames::
     kernel → {"proof"}
     server → {"welcome": {…limits}}                                   or {"error"}
 
-A proof is an HMAC over both nonces and the prover's role, so a recorded conversation is worth nothing, and neither side
-can be used to answer for the other. Nonces come in as arguments: this room has no dice.
+A proof is an HMAC over both nonces and the prover's role, so a recorded conversation is worth
+nothing, and neither side can be used to answer for the other. Nonces come in as arguments: this
+room has no dice.
 """
 
 from __future__ import annotations
@@ -84,7 +87,9 @@ class KernelHandshake:
         }
 
     def receive(self, message: dict[str, Any]) -> dict[str, Any] | None:
-        """Take the server's word; returns the answer, or None when `welcome` is set and all is done.
+        """Take the server's word.
+
+        Returns the answer, or None when `welcome` is set and all is done.
 
         Raises
         ------
@@ -132,12 +137,15 @@ class ServerHandshake:
         self.done = False
 
     def receive(self, message: dict[str, Any], welcome: dict[str, Any]) -> dict[str, Any]:
-        """Take the kernel's word; returns the answer. When `done` is true afterwards, the kernel is known.
+        """Take the kernel's word; returns the answer.
+
+        When `done` is true afterwards, the kernel is known.
 
         Raises
         ------
         LinkError
-            LinkVersionMismatch or LinkRefused; `refusal` makes the answer to send before hanging up.
+            LinkVersionMismatch or LinkRefused; `refusal` makes the answer to send before hanging
+            up.
         """
         if self.done:
             raise LinkRefused("A second hello came over a link that is open already")

@@ -1,7 +1,7 @@
-"""What the server keeps of each connection and each served class, so that a kernel may come and go.
+"""What the server keeps of connections and served classes, so that a kernel may come and go.
 
-`ConnectionRecord` outlives the kernel: it is *parked* while no host serves its class, and *resumed* when one does.
-Plain data; `relay.py` moves it.
+`ConnectionRecord` outlives the kernel: it is *parked* while no host serves its class, and
+*resumed* when one does. Plain data; `relay.py` moves it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class RelayLimits:
     """Connections that closed while parked and whose `on_close` is still owed."""
 
     request_timeout_s: float = 60.0
-    """How long an HTTP request, or the question whether a socket may open, waits for its answer."""
+    """How long HTTP, or the question whether a socket may open, waits for its answer."""
 
     max_requests: int = 1_000
     """HTTP requests under way at once; past it 503."""
@@ -84,7 +84,10 @@ class ConnectionRecord:
     name: str
     socket: Socket
     info: Mapping[str, Any]
-    """What the host is told when it opens: ``uri``, ``request``, ``user``, ``extended`` …; JSON-safe."""
+    """What the host is told when it opens: ``uri``, ``request``, ``user``, ``extended`` ….
+
+    JSON-safe.
+    """
     opened_at: float = 0.0
     host: HostPort | None = None
     attached: dict[str, Any] = field(default_factory=dict)

@@ -1,22 +1,26 @@
-"""Which host serves which agent: opens, parks, resumes, fans out. Pure; sockets and links are given to it.
+"""Which host serves which agent: opens, parks, resumes, fans out.
+
+Pure; sockets and links are given to it.
 
 Life of a record::
 
-    open ──▶ attached to a host ──host lost──▶ parked ──class served again──▶ attached (``resumed``)
-      │              │                            │
-      └─ no host ─▶ parked                        └─ grace over ─▶ closed 1012
+    open ──▶ attached to a host ──host lost──▶ parked ──served again──▶ attached (``resumed``)
+      │                                          │
+      └─ no host ─▶ parked                       └─ grace over ─▶ closed 1012
 
-Rules: a frame from a host reaches only connections of that host; one socket's failure is that socket's; whatever waits,
-waits in a bounded queue and is closed 1013 past it. Its other half, in the kernel, is `host/host.py`.
+Rules: a frame from a host reaches only connections of that host; one socket's failure is that
+socket's; whatever waits, waits in a bounded queue and is closed 1013 past it. Its other half, in
+the kernel, is `host/host.py`.
 """
 
 from __future__ import annotations
 
 import struct
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from jupyter_agents.errors import AgentNotFound, LinkError
+from jupyter_agents.errors import LinkError
 from jupyter_agents.link.frames import (
     Kind,
     pack_object,
@@ -24,6 +28,7 @@ from jupyter_agents.link.frames import (
     unpack_object,
     unpack_with_object,
 )
+from jupyter_agents.link.questions import Questions
 from jupyter_agents.link.records import (
     ConnectionRecord,
     HostPort,
@@ -32,6 +37,7 @@ from jupyter_agents.link.records import (
     Served,
     Socket,
 )
+from jupyter_agents.link.registry import Registry
 from jupyter_agents.protocol import closing
 
 if TYPE_CHECKING:
@@ -49,13 +55,13 @@ class Relay:
     Parameters
     ----------
     wrap : callable
-        ``(payload, binary, replaceable)`` → what `Socket.send` takes. Called once per frame from a host, so that a
-        broadcast is encoded once whatever the number of its recipients.
+        ``(payload, binary, replaceable)`` → what `Socket.send` takes. Called once per frame from a
+        host, so that a broadcast is encoded once whatever the number of its recipients.
     limits : RelayLimits
         What is bounded.
     on_event : callable, optional
-        ``(kind, facts)`` after each change that an observer may show: ``serve``, ``withdraw``, ``park``, ``resume``,
-        ``open``, ``close``, ``instance``, ``drop``.
+        ``(kind, facts)`` after each change that an observer may show: ``serve``, ``withdraw``,
+        ``park``, ``resume``, ``open``, ``close``, ``instance``, ``drop``.
     """
 
     def __init__(
@@ -67,19 +73,18 @@ class Relay:
         self._wrap = wrap
         self.limits = limits or RelayLimits()
         self._event = on_event or (lambda kind, facts: None)
-        self.served: dict[str, Served] = {}
+        self._registry = Registry()
         self.records: dict[int, ConnectionRecord] = {}
-        self.requests: dict[int, PendingRequest] = {}
-        self._spellings: dict[str, str] = {}
+        self._questions = Questions(self.limits.max_requests, self.limits.request_timeout_s)
         self._waiting_bytes = 0
         self._gone_parked = 0
         self._numbers = count(1)
         self._handlers: dict[int, Callable[[HostPort, int, bytes], None]] = {
-            Kind.TEXT: self._text,
-            Kind.BINARY: self._binary,
-            Kind.TEXT_MANY: self._text_many,
-            Kind.BINARY_MANY: self._binary_many,
-            Kind.STATE_MANY: self._state_many,
+            Kind.TEXT: partial(self._one, False),
+            Kind.BINARY: partial(self._one, True),
+            Kind.TEXT_MANY: partial(self._fan_out, binary=False, replaceable=False),
+            Kind.BINARY_MANY: partial(self._fan_out, binary=True, replaceable=False),
+            Kind.STATE_MANY: partial(self._fan_out, binary=False, replaceable=True),
             Kind.CLOSE: self._close,
             Kind.ATTACH: self._attach,
             Kind.HOLD: self._hold,
@@ -93,12 +98,19 @@ class Relay:
 
     # -- asked by handlers ---------------------------------------------------------------------
 
+    @property
+    def served(self) -> Mapping[str, Served]:
+        """What is served or parked, by canonical address."""
+        return self._registry.served
+
+    @property
+    def requests(self) -> Mapping[int, PendingRequest]:
+        """Questions under way, by number."""
+        return self._questions.pending
+
     def find(self, spelling: str) -> Served:
-        """Returns what is served under this part of a URL; AgentNotFound otherwise."""
-        served = self.served.get(self._spellings.get(spelling, ""))
-        if served is None:
-            raise AgentNotFound(spelling, tuple(sorted(self.served)))
-        return served
+        """Return what is served under this part of a URL; AgentNotFound otherwise."""
+        return self._registry.find(spelling)
 
     def request(
         self,
@@ -110,10 +122,12 @@ class Relay:
     ) -> PendingRequest:
         """Put an HTTP request, or the question whether a socket may open, to the host.
 
-        `answer` is called once, with the response's object and body; a failure is an object with ``status`` 503 or
-        504 and ``error``. While the class is parked the request waits.
+        `answer` is called once, with the response's object and body; a failure is an object with
+        ``status`` 503 or 504 and ``error``. While the class is parked the request waits.
         """
-        return self._put(served, Kind.REQUEST, pack_with_object(about, body), answer, now)
+        return self._questions.put(
+            self._number(), served, Kind.REQUEST, pack_with_object(about, body), answer, now
+        )
 
     def ask(
         self,
@@ -122,43 +136,17 @@ class Relay:
         answer: Callable[[dict[str, Any], bytes], None],
         now: float,
     ) -> PendingRequest:
-        """Have the host do something with an agent (``{"do": "reset", "name": …}``); like `request`."""
-        return self._put(served, Kind.ASK, pack_object(question), answer, now)
+        """Have the host do something with an agent (``{"do": "reset", "name": …}``).
+
+        Like `request`.
+        """
+        return self._questions.put(
+            self._number(), served, Kind.ASK, pack_object(question), answer, now
+        )
 
     def abandon(self, pending: PendingRequest) -> None:
         """Nobody waits for this answer any more."""
-        if self.requests.pop(pending.number, None) is None:
-            return
-        if pending in pending.served.waiting:
-            pending.served.waiting.remove(pending)
-        elif pending.served.host is not None:
-            pending.served.host.send(Kind.ABANDON, pending.number)
-
-    def _put(
-        self,
-        served: Served,
-        kind: int,
-        payload: bytes,
-        answer: Callable[[dict[str, Any], bytes], None],
-        now: float,
-    ) -> PendingRequest:
-        number = self._number()
-        deadline = now + self.limits.request_timeout_s
-        pending = PendingRequest(number, kind, payload, answer, deadline, served)
-        if len(self.requests) >= self.limits.max_requests:
-            answer({"status": 503, "error": "Too many requests are under way"}, b"")
-            return pending
-        self.requests[pending.number] = pending
-        if served.host is None:
-            served.waiting.append(pending)
-        else:
-            self._dispatch(pending, served.host)
-        return pending
-
-    def _dispatch(self, pending: PendingRequest, host: HostPort) -> None:
-        pending.sent = True
-        host.send(pending.kind, pending.number, pending.payload)
-        pending.payload = b""
+        self._questions.abandon(pending)
 
     # -- told by sockets -----------------------------------------------------------------------
 
@@ -173,7 +161,7 @@ class Relay:
     ) -> ConnectionRecord:
         """Take in a socket that has just opened; returns its record, attached or parked."""
         record = ConnectionRecord(self._number(), connection_id, served, name, socket, info, now)
-        if self.served.get(served.agent) is not served or self._is_crowded():
+        if not self._registry.holds(served) or len(self.records) >= self.limits.max_connections:
             socket.close(closing.TRY_AGAIN_LATER, "Try again later")
             return record
         self.records[record.number] = record
@@ -182,9 +170,6 @@ class Relay:
             self._hand_over(record, served.host, resumed=False)
         self._event("open", _facts(record))
         return record
-
-    def _is_crowded(self) -> bool:
-        return len(self.records) >= self.limits.max_connections
 
     def _number(self) -> int:
         return next(self._numbers) & 0xFFFFFFFF
@@ -225,10 +210,8 @@ class Relay:
             self._forget(record)
 
     def _may_owe(self, served: Served) -> bool:
-        return (
-            self.served.get(served.agent) is served
-            and self._gone_parked < self.limits.max_parked_gone
-        )
+        is_owed = self._gone_parked < self.limits.max_parked_gone
+        return is_owed and self._registry.holds(served)
 
     def _wait(self, record: ConnectionRecord, kind: int, payload: bytes) -> None:
         if record.gone is not None or record.number not in self.records:
@@ -268,7 +251,8 @@ class Relay:
         Raises
         ------
         LinkError
-            When the frame makes no sense; the link's end closes that link. Never for what one socket does.
+            When the frame makes no sense; the link's end closes that link. Never for what one
+            socket does.
         """
         handler = self._handlers.get(frame[0])
         if handler is None:
@@ -290,41 +274,34 @@ class Relay:
 
     def host_left(self, host: HostPort, now: float) -> None:
         """The link is gone: what this host served is parked."""
-        for served in list(self.served.values()):
+        for served in self._registry:
             if served.host is host:
                 self._park(served, now)
 
     def forget_host(self, host_id: str) -> None:
         """This kernel will not come back: what it left parked is closed now."""
-        for served in list(self.served.values()):
+        for served in self._registry:
             if served.host is None and served.about.get("kernel_id") == host_id:
                 self._expire(served)
 
     def tick(self, now: float) -> None:
         """Let time pass: close what has waited too long. Call it every second or so."""
-        for served in list(self.served.values()):
+        for served in self._registry:
             if served.parked_at is not None and now - served.parked_at >= self.limits.grace_s:
                 self._expire(served)
-        for pending in [p for p in self.requests.values() if now >= p.deadline]:
-            self._give_up(pending, 504 if pending.sent else 503)
+        self._questions.tick(now)
 
     def stop(self) -> None:
         """The server stops: every client is told to go, and may come back."""
         for record in list(self.records.values()):
             if record.gone is None:
                 record.socket.close(closing.GOING_AWAY, "Server is shutting down")
-        for pending in list(self.requests.values()):
-            self._give_up(pending, 503)
-
-    def _give_up(self, pending: PendingRequest, status: int) -> None:
-        text = "The agent did not answer in time" if status == 504 else "The agent is away"
-        self.abandon(pending)
-        pending.answer({"status": status, "error": text}, b"")
+        self._questions.stop()
 
     def _records_of(self, host: HostPort) -> list[ConnectionRecord]:
         return [
             record
-            for served in self.served.values()
+            for served in self._registry
             if served.host is host
             for record in served.records.values()
         ]
@@ -333,59 +310,18 @@ class Relay:
 
     def _serve(self, host: HostPort, number: int, payload: bytes) -> None:
         wish = unpack_object(payload)
-        agent = str(wish["agent"])
-        spellings = tuple(str(s) for s in wish["spellings"])
-        refusal = self._clash(
-            host, agent, str(wish["class"]), spellings, bool(wish.get("takeover"))
-        )
+        refusal = self._registry.refusal(host, wish)
         if refusal is not None:
-            host.send(Kind.SERVED, number, pack_object({"agent": agent, "error": refusal}))
+            host.send(Kind.SERVED, number, pack_object({"agent": wish["agent"], "error": refusal}))
             return
-        served = self._install(host, agent, wish, spellings)
-        host.send(Kind.SERVED, number, pack_object({"agent": agent}))
-        self._event("serve", {"agent": agent, "where": served.where, "class": served.class_name})
-        self._resume(served, host)
-
-    def _clash(
-        self,
-        host: HostPort,
-        agent: str,
-        class_name: str,
-        spellings: tuple[str, ...],
-        takeover: bool,
-    ) -> str | None:
-        for spelling in spellings:
-            other = self.served.get(self._spellings.get(spelling, ""))
-            if other is None or (other.agent == agent and other.host in (host, None)):
-                continue
-            if other.agent != agent:
-                return (
-                    f"{class_name} and {other.class_name} (served by {other.where}) meet at "
-                    f'agents/{spelling}; give one of them another address with slug="…"'
-                )
-            if not takeover:
-                return (
-                    f"{class_name} is served already, by {other.where}; stop it there, "
-                    "or pass takeover=True to take it over with its connections"
-                )
-        return None
-
-    def _install(
-        self, host: HostPort, agent: str, wish: dict[str, Any], spellings: tuple[str, ...]
-    ) -> Served:
-        served = self.served.get(agent)
-        if served is None:
-            served = Served(agent, str(wish["class"]), spellings, None, dict(host.about))
-            self.served[agent] = served
-        elif served.host not in (None, host):
-            served.host.send(Kind.TAKEN, 0, pack_object({"agent": agent}))  # type: ignore[union-attr]
+        served = self._registry.put(host, wish)
+        if served.host not in (None, host):
+            served.host.send(Kind.TAKEN, 0, pack_object({"agent": served.agent}))
             self._detach(served)
-        for spelling in served.spellings:
-            self._spellings.pop(spelling, None)
-        served.class_name, served.spellings = str(wish["class"]), spellings
-        served.about, served.options = dict(host.about), dict(wish.get("options") or {})
-        self._spellings.update(dict.fromkeys(spellings, agent))
-        return served
+        host.send(Kind.SERVED, number, pack_object({"agent": served.agent}))
+        facts = {"agent": served.agent, "where": served.where, "class": served.class_name}
+        self._event("serve", facts)
+        self._resume(served, host)
 
     def _resume(self, served: Served, host: HostPort) -> None:
         was_parked = served.host is None
@@ -395,9 +331,7 @@ class Relay:
         served.instances.clear()
         for record in list(served.records.values()):
             self._hand_over(record, host, resumed=bool(record.attached.get("accepted")))
-        waiting, served.waiting = served.waiting, []
-        for pending in waiting:
-            self._dispatch(pending, host)
+        self._questions.resume(served, host)
         if served.records:
             self._event("resume", {"agent": served.agent, "connections": len(served.records)})
 
@@ -417,8 +351,7 @@ class Relay:
     def _park(self, served: Served, now: float) -> None:
         self._detach(served)
         served.parked_at = now
-        for pending in [p for p in self.requests.values() if p.served is served and p.sent]:
-            self._give_up(pending, 503)
+        self._questions.parked(served)
         self._event("park", {"agent": served.agent, "connections": len(served.records)})
 
     def _detach(self, served: Served) -> None:
@@ -442,17 +375,14 @@ class Relay:
             )
 
     def _drop(self, served: Served, code: int, reason: str) -> None:
-        del self.served[served.agent]
-        for spelling in served.spellings:
-            self._spellings.pop(spelling, None)
+        self._registry.drop(served)
         for record in list(served.records.values()):
             if record.gone is None:
                 record.socket.close(code, reason)
             else:
                 self._gone_parked -= 1
                 self._forget(record)
-        for pending in [p for p in self.requests.values() if p.served is served]:
-            self._give_up(pending, 503)
+        self._questions.dropped(served)
         self._event("withdraw", {"agent": served.agent, "code": code})
 
     def _instance(self, host: HostPort, number: int, payload: bytes) -> None:
@@ -472,24 +402,10 @@ class Relay:
         record = self.records.get(number)
         return record if record is not None and record.host is host else None
 
-    def _text(self, host: HostPort, number: int, payload: bytes) -> None:
+    def _one(self, binary: bool, host: HostPort, number: int, payload: bytes) -> None:
         record = self.records.get(number)
         if record is not None and record.host is host:
-            record.socket.send(self._wrap(payload, False, False))
-
-    def _binary(self, host: HostPort, number: int, payload: bytes) -> None:
-        record = self.records.get(number)
-        if record is not None and record.host is host:
-            record.socket.send(self._wrap(payload, True, False))
-
-    def _text_many(self, host: HostPort, number: int, payload: bytes) -> None:
-        self._fan_out(host, number, payload, binary=False, replaceable=False)
-
-    def _binary_many(self, host: HostPort, number: int, payload: bytes) -> None:
-        self._fan_out(host, number, payload, binary=True, replaceable=False)
-
-    def _state_many(self, host: HostPort, number: int, payload: bytes) -> None:
-        self._fan_out(host, number, payload, binary=False, replaceable=True)
+            record.socket.send(self._wrap(payload, binary, False))
 
     def _fan_out(
         self, host: HostPort, recipients: int, payload: bytes, *, binary: bool, replaceable: bool
@@ -527,18 +443,10 @@ class Relay:
                 record.socket.resume()
 
     def _response(self, host: HostPort, number: int, payload: bytes) -> None:
-        about, body = unpack_with_object(payload)
-        self._answered(host, number, about, body)
+        self._questions.answered(host, number, *unpack_with_object(payload))
 
     def _answer(self, host: HostPort, number: int, payload: bytes) -> None:
-        self._answered(host, number, unpack_object(payload), b"")
-
-    def _answered(self, host: HostPort, number: int, about: dict[str, Any], body: bytes) -> None:
-        pending = self.requests.get(number)
-        if pending is None or pending.served.host is not host:
-            return
-        del self.requests[number]
-        pending.answer(about, body)
+        self._questions.answered(host, number, unpack_object(payload), b"")
 
 
 def _facts(record: ConnectionRecord) -> dict[str, Any]:

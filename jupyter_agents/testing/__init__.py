@@ -11,6 +11,7 @@ sockets.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentHarness", "AgentTestCase", "HarnessClient", "SyncClient", "SyncHarness"]
 
-_HOMES = {
-    "AgentHarness": "harness",
-    "AgentTestCase": "case",
-    "HarnessClient": "harness",
-    "SyncClient": "sync",
-    "SyncHarness": "sync",
-}
+_HOMES = MappingProxyType(
+    {
+        "AgentHarness": "harness",
+        "AgentTestCase": "case",
+        "HarnessClient": "harness",
+        "SyncClient": "sync",
+        "SyncHarness": "sync",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,82 @@
+"""Which class is served at which address, and by whom. Pure; part of the relay.
+
+Two classes never meet at one address, and a second host takes a class over only when it says so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jupyter_agents.errors import AgentNotFound
+from jupyter_agents.link.records import Served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jupyter_agents.link.records import HostPort
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """Served classes by their canonical address; `served` is for looking only."""
+
+    def __init__(self) -> None:
+        self.served: dict[str, Served] = {}
+        self._spellings: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(list(self.served.values()))
+
+    def find(self, spelling: str) -> Served:
+        """Return what is served under this part of a URL; AgentNotFound otherwise."""
+        served = self._meets(spelling)
+        if served is None:
+            raise AgentNotFound(spelling, tuple(sorted(self.served)))
+        return served
+
+    def holds(self, served: Served) -> bool:
+        """Whether this very class is still served, or parked."""
+        return self.served.get(served.agent) is served
+
+    def refusal(self, host: HostPort, wish: dict[str, Any]) -> str | None:
+        """Return why a host may not serve what it wishes to, as a sentence; None when it may."""
+        for spelling in wish["spellings"]:
+            other = self._meets(spelling)
+            if other is None:
+                continue
+            if other.agent != wish["agent"]:
+                return (
+                    f"{wish['class']} and {other.class_name} (served by {other.where}) meet at "
+                    f'agents/{spelling}; give one of them another address with slug="…"'
+                )
+            if other.host not in (host, None) and not wish.get("takeover"):
+                return (
+                    f"{wish['class']} is served already, by {other.where}; stop it there, or "
+                    "pass takeover=True to take it over with its connections"
+                )
+        return None
+
+    def put(self, host: HostPort, wish: dict[str, Any]) -> Served:
+        """Take note of what a host serves from now on; who served it before is the caller's."""
+        agent, spellings = str(wish["agent"]), tuple(str(s) for s in wish["spellings"])
+        served = self.served.get(agent)
+        if served is None:
+            served = self.served[agent] = Served(agent, "", (), None, {})
+        self._unspell(served)
+        served.class_name, served.spellings = str(wish["class"]), spellings
+        served.about, served.options = dict(host.about), dict(wish.get("options") or {})
+        self._spellings.update(dict.fromkeys(spellings, agent))
+        return served
+
+    def drop(self, served: Served) -> None:
+        """Forget a class."""
+        del self.served[served.agent]
+        self._unspell(served)
+
+    def _meets(self, spelling: str) -> Served | None:
+        return self.served.get(self._spellings.get(spelling, ""))
+
+    def _unspell(self, served: Served) -> None:
+        for spelling in served.spellings:
+            self._spellings.pop(spelling, None)
