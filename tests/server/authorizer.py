@@ -1,4 +1,4 @@
-"""An authorizer for tests: allows the actions that a test listed, and remembers what it was asked."""
+"""An authorizer for tests: allows what a test listed, and remembers what it was asked."""
 
 from __future__ import annotations
 

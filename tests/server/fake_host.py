@@ -1,4 +1,4 @@
-"""Hosts without a kernel: one that talks the real link over its real socket, one in the same process."""
+"""Hosts without a kernel: one on the real link, one in the same process."""
 
 from __future__ import annotations
 

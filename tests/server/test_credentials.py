@@ -57,7 +57,7 @@ def asked(uri: str = "/a", **headers: str) -> HTTPServerRequest:
     ],
 )
 def test_query_loses_credentials_only(given, kept):
-    """Pieces that carry a credential go, however they are encoded; the others keep their spelling."""
+    """Pieces with a credential go, however they are encoded; others keep their spelling."""
     assert SECRETS.query(given) == kept
 
 
@@ -152,7 +152,13 @@ def test_presented_tokens(uri, headers, found):
 
 @pytest.mark.parametrize(
     ("name", "is_ours"),
-    [("_xsrf", True), ("username-x", True), ("jupyterhub-x", True), ("username", False), ("x", False)],
+    [
+        ("_xsrf", True),
+        ("username-x", True),
+        ("jupyterhub-x", True),
+        ("username", False),
+        ("x", False),
+    ],
 )
 def test_jupyter_cookie(name, is_ours):
     """Jupyter's cookies are known by their names."""

@@ -1,4 +1,4 @@
-"""The server's end of the links: who gets in, what a kernel's frames can do, and what is left behind."""
+"""The server's end of the links: who gets in, what frames can do, what is left behind."""
 
 from __future__ import annotations
 
@@ -370,8 +370,8 @@ async def test_trouble_with_one_frame_is_logged(folder, monkeypatch, caplog):
 
 async def test_frame_longer_than_allowed(folder):
     """A frame past the limit ends the link before it is read."""
-    async with downlink_of(folder, max_link_frame_bytes=2**21, max_message_bytes=1000,
-                           max_http_body_bytes=1000) as link, linked(link.address) as host:  # fmt: skip
+    small = {"max_link_frame_bytes": 2**21, "max_message_bytes": 9, "max_http_body_bytes": 9}
+    async with downlink_of(folder, **small) as link, linked(link.address) as host:
         host.writer.write(head(Kind.TEXT, 1, 2**22 + 1))
         await host.hung_up()
         assert not link.links
@@ -379,29 +379,29 @@ async def test_frame_longer_than_allowed(folder):
 
 async def test_slow_kernel_has_its_clients_wait(folder, eventually):
     """When a kernel does not read, the link fills and its sockets pause; then they go on."""
-    async with downlink_of(folder, link_high_bytes=100_000, link_low_bytes=1000) as link:
-        async with linked(link.address) as host:
-            await host.serve()
-            host._reader._limit = 1  # asyncio's reader stops reading past twice its limit
-            port = link.links[KERNEL]
-            socket_ = _FakeSocket()
-            served = link.door.relay.find("chat-room")
-            link.door.relay.open(served, "x", "id", socket_, {}, 0.0)
-            await host.expect(Kind.OPEN)
-            host._task.cancel()
-            await eventually(lambda: host._task.done())
-            sent = 0
-            while not port.full:
-                port.send(Kind.BINARY, 1, b"z" * 50_000)
-                sent += 1
-                await asyncio.sleep(0)
-                assert sent < 1000
-            assert socket_.calls == ["pause"]
-            host._task = asyncio.create_task(host._read())
-            await eventually(lambda: not port.full)
-            assert socket_.calls == ["pause", "resume"]
-            for _ in range(sent):
-                await host.expect(Kind.BINARY)
+    water = {"link_high_bytes": 100_000, "link_low_bytes": 1000}
+    async with downlink_of(folder, **water) as link, linked(link.address) as host:
+        await host.serve()
+        host._reader._limit = 1  # asyncio's reader stops reading past twice its limit
+        port = link.links[KERNEL]
+        socket_ = _FakeSocket()
+        served = link.door.relay.find("chat-room")
+        link.door.relay.open(served, "x", "id", socket_, {}, 0.0)
+        await host.expect(Kind.OPEN)
+        host._task.cancel()
+        await eventually(lambda: host._task.done())
+        sent = 0
+        while not port.full:
+            port.send(Kind.BINARY, 1, b"z" * 50_000)
+            sent += 1
+            await asyncio.sleep(0)
+            assert sent < 1000
+        assert socket_.calls == ["pause"]
+        host._task = asyncio.create_task(host._read())
+        await eventually(lambda: not port.full)
+        assert socket_.calls == ["pause", "resume"]
+        for _ in range(sent):
+            await host.expect(Kind.BINARY)
 
 
 class _FakeSocket:
@@ -457,7 +457,7 @@ async def test_sending_to_a_lost_link_is_harmless(folder, eventually):
 
 
 async def test_kernel_that_is_gone_for_good(folder, eventually):
-    """When Jupyter has no such kernel any more, its parked classes are dropped; a restart keeps them."""
+    """When Jupyter has no such kernel any more, what it left parked is dropped."""
     kernels = FakeKernels()
     async with downlink_of(folder, kernels) as link:
         async with linked(link.address) as host:
@@ -504,7 +504,7 @@ async def test_notebook_that_is_not_known(folder, caplog):
 
 
 async def test_links_run_in_an_empty_context(folder, monkeypatch):
-    """Nothing of the context in which the server was started is visible where frames are handled."""
+    """Nothing of the starter's context is visible where frames are handled."""
     variable = contextvars.ContextVar("variable", default="empty")
     variable.set("of the starter")
     seen = []
@@ -521,7 +521,7 @@ async def test_links_run_in_an_empty_context(folder, monkeypatch):
 
 
 async def test_stop_hangs_up(folder):
-    """A stopping server closes every link, of strangers too, and can be stopped before it started."""
+    """A stopping server closes every link, and can be stopped before it started."""
     async with downlink_of(folder) as link, linked(link.address) as host:
         stranger = await FakeHost.connect(link.address)
         await host.serve()

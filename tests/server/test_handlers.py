@@ -1,4 +1,4 @@
-"""Jupyter's sign-in before the door: who gets in, who does not, and what the agent learns of it."""
+"""Jupyter's sign-in before the door: who gets in, and what the agent learns of it."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def test_who_opens_a_socket(visitor):
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 async def test_who_asks_over_http(visitor, method):
-    """The matrix of credentials, for every HTTP method: the agent is asked only when it says so."""
+    """The matrix of credentials for every HTTP method; only who may reaches the agent."""
     expected = READS if method in ("GET", "HEAD", "OPTIONS") else WRITES
     body = b"x" if method in ("POST", "PUT", "PATCH") else None
     async with visitor.host() as host:
@@ -130,7 +130,7 @@ async def test_strangers_learn_nothing(visitor, path):
 
 
 async def test_browser_is_sent_to_the_login_page(visitor):
-    """A person who is not signed in lands on Jupyter's login page and comes back; nobody else does."""
+    """A person who is not signed in lands on Jupyter's login page; nobody else does."""
     page = {"Accept": "text/html"}
     response = await visitor.http(ROOM, headers=page)
     assert response.code == 302
@@ -163,7 +163,7 @@ class TestWithoutSignIn:
         return {"IdentityProvider": {"token": ""}, "ServerApp": {"token": ""}}
 
     async def test_everybody_but_foreign_pages(self, visitor):
-        """Anyone opens a socket, a page of another origin does not; ``?token=`` is the agent's own."""
+        """Anyone but a foreign page opens a socket, and ``?token=`` is the agent's own."""
         async with visitor.host() as host:
             client = await visitor.ws(f"{ROOM}?token=abc")
             _, opened = await host.expect_open()
@@ -173,7 +173,7 @@ class TestWithoutSignIn:
 
 
 class TestOpenToTheUnauthenticated:
-    """``allow_unauthenticated_access``: Jupyter's prepare lets everyone by, our handlers do not."""
+    """``allow_unauthenticated_access``: Jupyter lets everyone by, our handlers do not."""
 
     @pytest.fixture
     def server_config(self):
@@ -255,7 +255,7 @@ class TestAuthorizer:
     ],
 )
 async def test_credentials_are_consumed(visitor, query, headers):
-    """However the token came, no agent sees it, nor Jupyter's cookies; the rest stays as it was."""
+    """However the token came, no agent sees it, nor Jupyter's cookies; the rest stays."""
     async with visitor.host(gate=True) as host:
         opening = asyncio.ensure_future(visitor.ws(ROOM + query, headers))
         number, about, _ = await host.expect_request()
@@ -289,7 +289,7 @@ async def test_credentials_are_consumed_over_http(visitor):
 
 
 async def test_an_agents_own_token_reaches_it(visitor):
-    """Signed in by cookie, ``?token=`` and a bearer of the application's own are not Jupyter's to take."""
+    """Signed in by cookie, an application's own ``?token=`` and bearer are left alone."""
     cookie = await visitor.sign_in()
     async with visitor.host() as host:
         client = await visitor.ws(f"{ROOM}?token=abc", {**cookie, "Authorization": "Bearer app"})
@@ -300,7 +300,7 @@ async def test_an_agents_own_token_reaches_it(visitor):
 
 
 async def test_right_token_beside_a_cookie_is_still_consumed(visitor):
-    """Jupyter's token never satisfies an agent's own check, also where the cookie would have done."""
+    """Jupyter's token is taken out, also where the cookie would have done."""
     cookie = await visitor.sign_in()
     async with visitor.host() as host:
         client = await visitor.ws(f"{ROOM}?token={TOKEN}", cookie)
@@ -338,7 +338,7 @@ async def test_host_header_is_checked(visitor):
 
 
 async def test_answers_carry_no_cors_by_themselves(visitor):
-    """A token does not make an agent's answer readable for other origins; the class's CORS does."""
+    """A token opens no agent's answer to other origins; the class's CORS does."""
     headers = {**RIGHT, **FOREIGN}
     for options in ({}, {"cors": True}):
         async with visitor.host(**options) as host:
@@ -378,7 +378,7 @@ async def test_agents_pages_have_jupyters_headers(visitor):
 
 
 async def test_console_page(visitor):
-    """Signed in, a browser that looks at an agent without pages gets the console, under base_url."""
+    """A signed-in browser that looks at an agent without pages gets the console."""
     async with visitor.host() as host:
         asking = asyncio.ensure_future(
             visitor.http(ROOM, headers={**RIGHT, "Accept": "text/html"})

@@ -72,7 +72,7 @@ async def test_broadcast_reaches_its_recipients_only():
     ],
 )
 async def test_address_is_read_from_the_path(path, agent, name, tail):
-    """The name is percent-decoded once, doubled slashes count once, the class's own spelling will do."""
+    """The name is decoded once, doubled slashes count once, the class's name will do."""
     async with plain_server() as server:
         await server.host.serve()
         await server.ws(path)
@@ -95,7 +95,7 @@ async def test_address_is_read_from_the_path(path, agent, name, tail):
     ],
 )
 async def test_bad_address_is_refused_before_the_upgrade(path, status, words):
-    """Unknown agents get 404 and unusable addresses 400, as JSON, over WebSocket and HTTP alike."""
+    """Unknown agents get 404 and unusable addresses 400, as JSON, over both protocols."""
     async with plain_server() as server:
         await server.host.serve()
         code, facts = await refusal(server, path)
@@ -196,7 +196,7 @@ async def test_client_closes():
 
 
 async def test_host_closes():
-    """A CLOSE frame closes with its code and reason, and the host hears what the client answered."""
+    """A CLOSE frame closes with its code and reason; the host hears the answer."""
     async with plain_server() as server:
         await server.host.serve()
         client = await server.ws("/agents/chat-room/lobby")
@@ -220,7 +220,7 @@ async def test_client_vanishes():
 
 
 async def test_too_long_a_message():
-    """One byte past the limit closes with 1009, and the host hears why; the limit itself passes."""
+    """One byte past the limit closes with 1009, and the host hears why."""
     async with plain_server(max_message_bytes=1000) as server:
         await server.host.serve()
         client = await server.ws("/agents/chat-room/lobby")
@@ -618,7 +618,7 @@ def cors_of(response):
     ],
 )
 async def test_cors_on(cors, headers):
-    """With CORS on, preflights are answered here and every answer of the agent carries the headers."""
+    """With CORS on, preflights are answered here, and every answer carries the headers."""
     async with plain_server() as server:
         await server.host.serve(cors=cors)
         preflight = await server.http("/agents/chat-room/x", "OPTIONS", None, PREFLIGHT)
@@ -703,7 +703,7 @@ async def test_token_is_needed_before_the_body():
 
 
 async def test_token_does_not_stop_a_preflight():
-    """Browsers send no credentials with a preflight, so it is answered by the class's CORS alone."""
+    """A preflight comes without credentials: the class's CORS alone answers it."""
     async with plain_server(token="right-token") as server:
         await server.host.serve(cors=True)
         preflight = await server.http("/agents/chat-room/x", "OPTIONS", None, PREFLIGHT)
@@ -728,7 +728,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 async def test_console_page_where_the_agent_has_no_answer():
-    """A browser that looks at an agent without on_request gets the console, filled in and escaped."""
+    """A browser that looks at an agent without pages gets the console, escaped."""
     async with plain_server(base_url="/user/x/") as server:
         await server.host.serve()
         answer = asyncio.ensure_future(
@@ -769,7 +769,7 @@ async def test_console_page_for_nothing_else(path, method, headers, about):
 
 
 async def test_modules_are_public():
-    """JavaScript modules need no token, are JavaScript, may be imported anywhere, and are rechecked."""
+    """Modules need no token, may be imported anywhere, and are rechecked each time."""
     async with plain_server(base_url="/user/x/", token="right-token") as server:
         response = await server.http("/user/x/agents-static/agent-client.js")
         assert response.code == 200
