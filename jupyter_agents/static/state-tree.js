@@ -111,6 +111,7 @@ class Row {
     const key = path.length === 0 ? null : h("span", { class: "ja-key" }, String(path[path.length - 1]));
     this.#line = h("div", { class: "ja-row" }, this.#twisty, key, this.#value, this.#actions);
     this.element = h("li", { role: "treeitem", tabindex: "-1", "aria-level": path.length + 1 }, this.#line);
+    tree.rows.set(this.element, this);
     this.#line.addEventListener("click", (event) => this.#clicked(event));
   }
 
@@ -128,7 +129,7 @@ class Row {
 
   /** @returns {string} */
   get label() {
-    return this.path.length === 0 ? "state" : this.path.join(" › ");
+    return this.path.length === 0 ? "state" : this.path.join(".");
   }
 
   /** Whether the user may add, remove or rename below this row. */
@@ -320,6 +321,7 @@ class Row {
 class Tree {
   #root;
   /** @type {Row} */ #current;
+  /** @type {WeakMap<Element, Row>} */ rows = new WeakMap();
   element = h("ul", { role: "tree", class: "ja-tree", "aria-label": "State" });
 
   /** @param {StateTreeProps} props */
@@ -330,6 +332,7 @@ class Tree {
     this.#root.element.tabIndex = 0;
     this.element.append(this.#root.element);
     this.element.addEventListener("keydown", (event) => this.#keyPressed(event));
+    this.element.addEventListener("focusin", ({ target }) => this.#focused(/** @type {Element} */ (target)));
     this.#root.update(props.value, true);
   }
 
@@ -355,10 +358,22 @@ class Tree {
 
   /** @param {Row} row */
   focus(row) {
+    this.#makeCurrent(row);
+    row.element.focus();
+  }
+
+  /** @param {Element} target However the focus came here, it is where the keys work. */
+  #focused(target) {
+    const item = target.closest('[role="treeitem"]');
+    const row = item && this.rows.get(item);
+    if (row) this.#makeCurrent(row);
+  }
+
+  /** @param {Row} row */
+  #makeCurrent(row) {
     this.#current.element.tabIndex = -1;
     this.#current = row;
     row.element.tabIndex = 0;
-    row.element.focus();
   }
 
   /** @param {Row} row A row that goes away must not take the only tab stop with it. */
