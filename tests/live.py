@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from websockets.sync.client import ClientConnection, connect
 
 from scripts.jupyter_process import LOG_TAIL, JupyterProcess
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from scripts.jupyter_kernel import Kernel
 
 RUNNING = pytest.StashKey[list[JupyterProcess]]()
+
+
+def connected(server: JupyterProcess, path: str) -> ClientConnection:
+    """Open a signed-in WebSocket that answers pings and closes by itself; use it in a `with`."""
+    header = {"Authorization": f"token {server.token}"}
+    return connect(server.ws_url + path, additional_headers=header, proxy=None)
 
 
 @pytest.fixture

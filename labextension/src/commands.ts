@@ -114,8 +114,7 @@ function addActions(app: JupyterFrontEnd, model: AgentsModel): void {
   });
   addAction(app, model, CommandIDs.reset, 'reset', {
     label: 'Reset Agent',
-    question:
-      'Its connections are closed, and everything it has stored is deleted.'
+    question: 'Everything it has stored is deleted. Its connections stay.'
   });
   app.commands.addCommand(CommandIDs.restart, {
     label: 'Restart Agents',

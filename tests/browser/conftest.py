@@ -93,6 +93,7 @@ def lab_page(
     """A tab with JupyterLab and nothing open in it."""
     page = LabPage(lab, context, request.node.name)
     page.open()
+    page.page.locator(".jp-Launcher").wait_for()
     yield page
     _look_back(request, page)
 
