@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Relay"]
 
-_CLOSE = struct.Struct(">H")
 _CLOSED = struct.Struct(">HB")
 
 
@@ -312,7 +311,8 @@ class Relay:
         wish = unpack_object(payload)
         refusal = self._registry.refusal(host, wish)
         if refusal is not None:
-            host.send(Kind.SERVED, number, pack_object({"agent": wish["agent"], "error": refusal}))
+            answer = {"agent": wish["agent"], "error": refusal}
+            host.send(Kind.SERVED, number, pack_object(answer))
             return
         served = self._registry.put(host, wish)
         if served.host not in (None, host):
@@ -419,25 +419,21 @@ class Relay:
                 record.socket.send(message)
 
     def _close(self, host: HostPort, number: int, payload: bytes) -> None:
-        record = self._own(host, number)
-        if record is not None:
-            code = _CLOSE.unpack_from(payload)[0]
+        if (record := self._own(host, number)) is not None:
+            code = int.from_bytes(payload[:2], "big")
             record.socket.close(code, payload[2:].decode("utf-8", "replace"))
 
     def _attach(self, host: HostPort, number: int, payload: bytes) -> None:
-        record = self._own(host, number)
-        if record is not None:
+        if (record := self._own(host, number)) is not None:
             record.attached.update(unpack_object(payload))
 
     def _hold(self, host: HostPort, number: int, payload: bytes) -> None:
-        record = self._own(host, number)
-        if record is not None:
+        if (record := self._own(host, number)) is not None:
             record.held = True
             record.socket.pause()
 
     def _release(self, host: HostPort, number: int, payload: bytes) -> None:
-        record = self._own(host, number)
-        if record is not None:
+        if (record := self._own(host, number)) is not None:
             record.held = False
             if not host.full:
                 record.socket.resume()
