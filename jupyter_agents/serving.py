@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jupyter_agents.host.storage import Storage
+    from jupyter_agents.standalone import StandaloneServer
 
 __all__ = ["default_host", "get_agent_by_name", "serve", "stop_default_host"]
 
@@ -46,6 +47,7 @@ class _DefaultHost:
     thread: AgentThread
     host: AgentHost
     uplink: KernelUplink | None = None
+    alone: StandaloneServer | None = None
 
 
 _default: _DefaultHost | None = None
@@ -113,6 +115,8 @@ def stop_default_host() -> None:
 
 
 async def _stop(ending: _DefaultHost) -> None:
+    if ending.alone is not None:
+        await ending.alone.stop()
     await ending.host.stop()
     if ending.uplink is not None:
         ending.uplink.stop()
@@ -212,9 +216,7 @@ def _check_servable(agent_class: Any) -> None:
             "Agent itself has nothing to serve; derive a class from it: class Room(Agent): …"
         )
     if sys.platform == "emscripten":
-        raise ServeError(
-            "Agents need a Jupyter Server with real kernels; JupyterLite has neither"
-        )
+        raise ServeError("Agents need a Jupyter Server with real kernels; JupyterLite has neither")
 
 
 def _stand_alone(host: AgentHost) -> None:
@@ -222,7 +224,9 @@ def _stand_alone(host: AgentHost) -> None:
         return
     from jupyter_agents.standalone import start
 
-    start(host)
+    with _default_lock:
+        if _default is not None and _default.host is host:
+            _default.alone = start(host)
 
 
 async def get_agent_by_name(

@@ -9,12 +9,14 @@ without a socket; the test harness uses it, too.
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import os
-
     from jupyter_agents.host.agent import Agent
     from jupyter_agents.host.host import AgentHost
     from jupyter_agents.host.storage import Storage
@@ -90,6 +92,9 @@ class LocalLink:
 class StandaloneServer:
     """Serves one host's agents in this process.
 
+    While it runs, a note in Jupyter's runtime directory says where, readable by its owner only:
+    `client.discovery` looks there when no host is named.
+
     Parameters
     ----------
     host : AgentHost
@@ -108,6 +113,7 @@ class StandaloneServer:
         self._host = host
         self._http: Any = None
         self._ticking: Any = None
+        self._note: Path | None = None
         self.url = ""
 
     def listen(self, port: int = 0, address: str = "127.0.0.1") -> None:
@@ -128,9 +134,12 @@ class StandaloneServer:
         self.link.connect(
             {"server_id": secrets.token_hex(8), "url": self.url, "token": self.token}
         )
+        self._note = _leave_note({"url": self.url, "token": self.token, "pid": os.getpid()})
 
     async def stop(self) -> None:
         """Send the clients away and close the port."""
+        if self._note is not None:
+            self._note.unlink(missing_ok=True)
         self._ticking.stop()
         self._http.stop()
         await self.door.stop()
@@ -193,6 +202,20 @@ def start(host: AgentHost) -> StandaloneServer:
         f"(token {server.token})"
     )
     return server
+
+
+def _leave_note(about: dict[str, Any]) -> Path | None:
+    """Write a file that only this user can read; agents work without it, too."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    path = Path(jupyter_runtime_dir(), f"jpagents-{os.getpid()}-{secrets.token_hex(4)}.json")
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(about, file)
+        return path
+    return None
 
 
 def _listen(host: AgentHost) -> StandaloneServer:
