@@ -365,3 +365,24 @@ test("without the extension neither deadline nor cancel is sent", async () => {
   );
   assert.doesNotMatch(WebSocket.last.url, /_ja/);
 });
+
+test("an answered call leaves neither a timer nor a listener behind", async (context) => {
+  const { client, clock, WebSocket } = await openClient({ minUptime: 1 });
+  await clock.advance(1);
+  const { signal } = new AbortController();
+  const removed = context.mock.method(signal, "removeEventListener");
+  const call = client.call("add", [], { signal });
+  assert.deepEqual(clock.waits, [30000]);
+  answer(WebSocket.last, 1);
+  await call;
+  assert.deepEqual([clock.waits, removed.mock.callCount()], [[], 1]);
+});
+
+test("a call whose time ran out while it waited is not sent later", async () => {
+  const made = await openClient();
+  made.WebSocket.last.drop();
+  const call = rejection(made.client.call("add", [], { timeout: 1000 }));
+  await made.clock.advance(1000);
+  assert.ok((await call) instanceof CallTimeout);
+  assert.deepEqual((await openNext(made, { wait: 2000 })).sent, []);
+});

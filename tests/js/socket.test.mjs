@@ -416,6 +416,9 @@ test("coming back online retries at once", async (context) => {
   listeners.dispatchEvent(new Event("online")); // connected: nothing to do
   await settle();
   assert.equal(made.WebSocket.all.length, 2);
+  const removed = context.mock.method(globalThis, "removeEventListener");
+  made.client.close();
+  assert.deepEqual([removed.mock.callCount(), removed.mock.calls[0].arguments[0]], [1, "online"]);
 });
 
 test("every frame is a message event; only the agent's own are data events", async () => {
