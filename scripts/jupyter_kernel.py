@@ -107,7 +107,7 @@ class Kernel:
         return outputs
 
     def outputs(self, request: str, limit_s: float = 0.1) -> Outputs:
-        """Return what came under a cell so far, also after it ended, once nothing more came for `limit_s`."""
+        """Return what came under a cell so far, also after its end, read for `limit_s`."""
         deadline = time.monotonic() + limit_s
         while (left := deadline - time.monotonic()) > 0:
             self._read(left)
