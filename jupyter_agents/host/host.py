@@ -211,7 +211,7 @@ class AgentHost(AgentLoop):
         if connection is not None:
             code, was_clean = _CLOSED.unpack_from(payload)
             reason = payload[_CLOSED.size :].decode("utf-8", "replace")
-            connection._instance.door.closed(connection, code, reason, was_clean)
+            connection._instance.door.closed(connection, code, reason, bool(was_clean))
         for look in self._lookers:
             look()
 

@@ -110,6 +110,7 @@ async def test_close_frame_of_the_client_reaches_on_close():
         client = await harness.connect(Watcher, "x")
         await client.close(4100, "bye")
         assert seen == [(4100, "bye", True, "mine", 0)]
+        assert type(seen[0][2]) is bool
 
 
 async def test_vanished_peer_is_1006():
