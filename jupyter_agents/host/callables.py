@@ -25,7 +25,13 @@ from jupyter_agents.protocol.arguments import (
     signature_text,
 )
 from jupyter_agents.protocol.closing import rpc_text
-from jupyter_agents.protocol.messages import METHOD_MISSING, METHOD_NOT_CALLABLE, MISSING, encode
+from jupyter_agents.protocol.messages import (
+    METHOD_MISSING,
+    METHOD_NOT_CALLABLE,
+    MISSING,
+    decode,
+    encode,
+)
 
 __all__ = [
     "CallRefused",
@@ -33,6 +39,7 @@ __all__ = [
     "Reply",
     "Sent",
     "StreamingResponse",
+    "as_json",
     "belongs_to_base",
     "callable_method",
     "get_callable_methods",
@@ -411,6 +418,11 @@ def _fail(error: BaseException, stream: StreamingResponse) -> BaseException:
         data = None  # no reason to leave the caller waiting
     stream.error(text, data)
     return error
+
+
+def as_json(value: object) -> Any:
+    """A value as a client reads it, in plain Python; TypeError for what JSON cannot carry."""
+    return None if value is MISSING else decode(encode(value))
 
 
 def _is_json(value: object) -> bool:
