@@ -85,7 +85,7 @@ class AgentClient(Talk):
         Messages that wait for `recv`, beyond which the oldest is dropped and a warning logged;
         and chunks of one stream, beyond which the stream fails.
     max_message_bytes : int
-        A longer message closes the connection with 1009.
+        A longer message closes the connection.
     heartbeat : float
         Seconds between pings; a silent server is found dead within two of them. 0 sends none.
     opener, clock, random : optional

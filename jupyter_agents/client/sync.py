@@ -17,19 +17,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from jupyter_agents.client.client import AgentClient
 from jupyter_agents.client.stub import Stub
+from jupyter_agents.errors import ConnectionClosed
+from jupyter_agents.protocol.closing import NORMAL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
     from types import TracebackType
 
     from jupyter_agents.client.inbox import Stream
-    from jupyter_agents.errors import ConnectionClosed
     from jupyter_agents.protocol.client_side import Message
     from jupyter_agents.protocol.names import Address
 
@@ -59,22 +60,30 @@ class _LoopThread:
 
     def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do it there, and wait for the outcome. An interrupt of the one who waits cancels it."""
-        if threading.current_thread() is self._thread:
+        if self.is_here:
             raise RuntimeError("a listener cannot wait for its own client")
 
         async def worker() -> T:
             return await work()
 
-        outcome = asyncio.run_coroutine_threadsafe(worker(), self._loop)
+        coroutine = worker()
+        try:
+            outcome = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:
+            coroutine.close()
+            raise _over() from None
         try:
             return outcome.result()
+        except CancelledError:
+            # Closed by another thread in the meantime.
+            raise _over() from None
         except BaseException:
             outcome.cancel()
             raise
 
     def do(self, work: Callable[[], T]) -> T:
         """Do something there that does not wait."""
-        if threading.current_thread() is self._thread:
+        if self.is_here:
             return work()
 
         async def worker() -> T:
@@ -86,11 +95,19 @@ class _LoopThread:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
+    @property
+    def is_here(self) -> bool:
+        return threading.current_thread() is self._thread
+
     def stop(self) -> None:
         """End loop and thread."""
         if self.is_alive:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
+
+
+def _over() -> ConnectionClosed:
+    return ConnectionClosed(NORMAL, "The client is closed", was_clean=True, final=True)
 
 
 class SyncStream:
@@ -144,6 +161,7 @@ class SyncAgentClient:
 
     def __init__(self, make: Callable[[], AgentClient]) -> None:
         self._loop = _LoopThread()
+        self._closing = threading.Lock()
         try:
             self._client = self._loop.do(make)
             self._client = self._loop.run(self._client.__aenter__)
@@ -166,13 +184,16 @@ class SyncAgentClient:
     ) -> None:
         self.close()
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close for good, and end the thread."""
-        if not self._loop.is_alive:
+    def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """Close for good, and end the thread (a listener closes only: it runs on that thread)."""
+        if self._loop.is_here:
+            self._client.close(code, reason)
             return
-        self._loop.do(partial(self._client.close, code, reason))
-        self._loop.run(self._client.wait_closed)
-        self._loop.stop()
+        with self._closing:
+            if self._loop.is_alive:
+                self._loop.do(partial(self._client.close, code, reason))
+                self._loop.run(self._client.wait_closed)
+                self._loop.stop()
 
     def reconnect(self) -> None:
         """Connect anew, and return when that is done."""

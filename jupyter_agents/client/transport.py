@@ -23,6 +23,8 @@ from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, w
 from jupyter_agents.protocol.closing import ABNORMAL
 
 if TYPE_CHECKING:
+    from tornado.iostream import IOStream
+
     from jupyter_agents.protocol.client_side import Message
 
 __all__ = ["HandshakeRefused", "Opener", "Receiver", "TornadoOpener", "Transport"]
@@ -97,13 +99,21 @@ class TornadoOpener:
         Seconds between pings. A server from which nothing came for one to two intervals is lost;
         0 sends none.
     max_message_bytes : int
-        A longer message closes the connection with 1009.
+        A longer message closes the connection.
+    close_timeout : float
+        Seconds that a server may take to answer a close.
     """
 
     def __init__(
-        self, *, timeout: float = 20.0, heartbeat: float = 20.0, max_message_bytes: int = 32 << 20
+        self,
+        *,
+        timeout: float = 20.0,
+        heartbeat: float = 20.0,
+        max_message_bytes: int = 32 << 20,
+        close_timeout: float = 2.0,
     ) -> None:
         self._timeout = timeout
+        self._close_timeout = close_timeout
         self._heartbeat = heartbeat
         self._max_message_bytes = max_message_bytes
 
@@ -111,7 +121,7 @@ class TornadoOpener:
         self, url: str, headers: Mapping[str, str], receiver: Receiver
     ) -> _TornadoTransport:
         """Open one connection."""
-        transport = _TornadoTransport(receiver)
+        transport = _TornadoTransport(receiver, self._close_timeout)
         request = HTTPRequest(
             url,
             headers=dict(headers),
@@ -137,6 +147,11 @@ class TornadoOpener:
         return transport
 
 
+def _cut(stream: IOStream | None) -> None:
+    if stream is not None:
+        stream.close()
+
+
 def _close_late(opening: asyncio.Future[WebSocketClientConnection]) -> None:
     """Close a connection that came after nobody waited for it any more."""
     if not opening.cancelled() and opening.exception() is None:
@@ -150,8 +165,9 @@ class _TornadoTransport:
     of life.
     """
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, close_timeout: float) -> None:
         self._receiver: Receiver | None = receiver
+        self._close_timeout = close_timeout
         self._connection: WebSocketClientConnection | None = None
         self._heard = True
         self._buffered = 0
@@ -190,8 +206,12 @@ class _TornadoTransport:
     def close(self, code: int, reason: str) -> None:
         """Start to close."""
         self._stop_beating()
-        if self._connection is not None:
+        if self._connection is not None and self._connection.protocol is not None:
+            stream = self._connection.protocol.stream
             self._connection.close(code, reason)
+            # Tornado would wait five seconds, and a client that leaves waits for this.
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._close_timeout, _cut, stream)
 
     def took(self, data: Message | None) -> None:
         """Take what Tornado received; None is the end."""
@@ -242,8 +262,7 @@ class _TornadoTransport:
         if connection.protocol is not None:
             stream = connection.protocol.stream
             connection.close()
-            if stream is not None:
-                stream.close()
+            _cut(stream)
 
     def _stop_beating(self) -> None:
         if self._timer is not None:

@@ -64,7 +64,7 @@ async def settle() -> None:
 
 
 class FakeTransport:
-    """One connection: what was sent lies in `sent`, and the server's side is played by the test."""
+    """One connection: what was sent lies in `sent`; the test plays the server."""
 
     def __init__(self, url: str, headers: Any, receiver: Any) -> None:
         self.url = url
@@ -114,7 +114,7 @@ class FakeTransport:
 
 
 class FakeServer:
-    """What a client reaches: it opens connections, once `gate` is open, or `refusal` says why not."""
+    """What a client reaches: it opens connections once `gate` is open, or `refusal` is raised."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()

@@ -85,7 +85,7 @@ async def test_connect_sends_id_and_extension_in_the_query(server: FakeServer) -
 
 
 async def test_connect_shows_the_token_in_a_header_only(server: FakeServer) -> None:
-    """A token is in no URL, in no repr, and yields to an Authorization header of the user's own."""
+    """A token is in no URL, in no repr, and yields to the user's own Authorization header."""
     client = await open_client(server, token="s3cret", headers={"X-A": "b"})
     assert server.line.headers == {"X-A": "b", "Authorization": "token s3cret"}
     assert "s3cret" not in server.line.url + repr(client)
@@ -130,7 +130,7 @@ def test_id_that_a_server_refuses_is_refused_here(wrong: str) -> None:
 
 async def test_connect_gives_up_in_time(server: FakeServer) -> None:
     """An agent that says nothing is not waited for without end, and nothing stays behind."""
-    with pytest.raises(TimeoutError, match="room/lobby was not ready within 0.01 s"):
+    with pytest.raises(TimeoutError, match=r"room/lobby was not ready within 0\.01 s"):
         await server.client(open_timeout=0.01)
     assert server.line.closed == (1000, "")
 
@@ -213,7 +213,7 @@ async def test_call_fails_with_the_agents_error(server: FakeServer) -> None:
     client = await open_client(server)
     call = client.call("add")
     server.line.answer(success=False, error="no")
-    with pytest.raises(CallFailed, match="^no$"):
+    with pytest.raises(CallFailed, match=r"^no$"):
         await call
     await quit_client(client)
 
@@ -685,11 +685,10 @@ async def test_iteration_raises_when_the_client_was_sent_away(server: FakeServer
     client = await open_client(server)
     server.line.say("a")
     server.line.drop(4001, "Unauthorized")
-    read = []
+    messages = aiter(client)
+    assert await anext(messages) == "a"
     with pytest.raises(ConnectionClosed, match="Unauthorized"):
-        async for message in client:
-            read.append(message)
-    assert read == ["a"]
+        await anext(messages)
 
 
 async def test_messages_beyond_the_limit_drop_the_oldest(
@@ -723,7 +722,7 @@ async def test_messages_with_a_listener_do_not_pile_up(server: FakeServer) -> No
 
 
 async def test_new_address_is_gone_to_at_once(server: FakeServer) -> None:
-    """Another instance: a new connection, what waited is rejected, the old state is gone (T120)."""
+    """Another instance: what waited is rejected, the old state is gone, and off it goes (T120)."""
     client = server.client()
     await server.opened(client, state=1)
     old = server.line
