@@ -181,7 +181,7 @@ class Agent(Stateful):
 
         The next arrival starts anew.
         """
-        await self._seat().destroy()
+        self._seat().destroy()
 
     @classmethod
     def get_callable_methods(cls) -> dict[str, CallableMetadata]:
@@ -189,7 +189,7 @@ class Agent(Stateful):
         return get_callable_methods(cls)
 
     @property
-    def log(self) -> logging.Logger:  # type: ignore[override]
+    def log(self) -> logging.Logger:
         """A logger whose lines name this instance."""
         return self._seat().log
 

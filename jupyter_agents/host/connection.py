@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jupyter_agents.host.agent import Agent
-    from jupyter_agents.host.instance import AgentInstance
-    from jupyter_agents.protocol.http import Headers, Request
+    from jupyter_agents.instance.instance import AgentInstance
+    from jupyter_agents.protocol.http import Request
 
 __all__ = ["MAX_STATE_BYTES", "Connection", "ConnectionContext", "Connections", "to_payload"]
 
@@ -64,7 +64,7 @@ class ConnectionContext:
         return self.request.query
 
     @property
-    def headers(self) -> Headers:
+    def headers(self) -> Mapping[str, str]:
         """By name in any case."""
         return self.request.headers
 

@@ -115,10 +115,10 @@ class Calls:
     ) -> None:
         key = (connection.number, call.id)
         connection.running += 1
-        timer = None
+        timers: list[asyncio.TimerHandle] = []
 
         def ended(outcome: Any, error: BaseException | None) -> None:
-            if timer is not None:
+            for timer in timers:
                 timer.cancel()
             if self._cancels.get(key) is cancel:
                 del self._cancels[key]
@@ -130,9 +130,9 @@ class Calls:
         cancel = self._host.spawn(rest, connection._context, ended)
         self._cancels[key] = cancel
         if call.deadline_ms is not None and connection.extended:
-            timer = self._host.loop.call_later(
-                call.deadline_ms / 1000, self._too_late, reply, call, cancel
-            )
+            seconds = call.deadline_ms / 1000
+            timer = self._host.loop.call_later(seconds, self._too_late, reply, call, cancel)
+            timers.append(timer)
 
     def _too_late(
         self, reply: CallReply, call: messages.CallReceived, cancel: Callable[[], object]

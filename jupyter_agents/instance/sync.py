@@ -67,8 +67,8 @@ class Sync:
 
         It is saved and told at the next flush, and `on_state_changed` runs after that.
         """
-        alone = not self._dirty and source != "server"
-        self._writer = source.number if alone else None  # type: ignore[union-attr]
+        is_only_change = not self._dirty
+        self._writer = source.number if source != "server" and is_only_change else None
         self._dirty = True
         agent = self._instance.object
         if agent is not None:
@@ -93,7 +93,7 @@ class Sync:
         heard, self._heard = self._heard, []
         for state, source in heard:
             connection = None if source == "server" else source
-            self._instance.hooks.call(connection, "on_state_changed", state, source)  # type: ignore[arg-type]
+            self._instance.hooks.call(connection, "on_state_changed", state, source)
 
     # -- waking and forgetting -----------------------------------------------------------------
 

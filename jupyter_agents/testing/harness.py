@@ -436,7 +436,7 @@ def _request(
     return Request(
         url=url,
         query=dict(query or {}),
-        headers=dict(headers or {}),  # type: ignore[arg-type]
+        headers=dict(headers or {}),
         cookies=dict(cookies or {}),
         user=user,
         agent=agent,

@@ -9,7 +9,7 @@ import time
 import pytest
 import websockets
 
-CELL = '''
+CELL = """
 from jupyter_agents import Agent, callable_method, serve
 
 class ChatRoom(Agent):
@@ -32,7 +32,7 @@ class ChatRoom(Agent):
 
 import json
 room = serve(ChatRoom, storage="memory")
-'''
+"""
 
 
 def address(server, name="lobby", query=""):
