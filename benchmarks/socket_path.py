@@ -2,9 +2,9 @@
 
     python -m benchmarks.socket_path [--rounds 5] [--connections 1000]
 
-No Jupyter, no link, no kernel: only the socket path, echoing and broadcasting 100-byte texts. Server
-and clients share one CPU, so there are no cross-CPU wake-ups; each round runs the variants in turn,
-and the medians over the rounds are shown, with the ratio to Tornado's ``write_message``.
+No Jupyter, no link, no kernel: only the socket path, echoing and broadcasting. Server and clients
+share one CPU, so there are no cross-CPU wake-ups; each round runs the variants in turn. Shown are
+the medians over the rounds, and the medians of the ratios to Tornado's ``write_message``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import select
 import selectors
 import socket
 import statistics
@@ -23,6 +24,10 @@ from typing import Any
 VARIANTS = ("tornado", "stream", "socket")
 FRAME = bytes([0x81, 0x80 | 100, 0, 0, 0, 0]) + b"x" * 100
 ECHO_BYTES = 102
+_LARGE = {
+    size: b"\x81\xff%bmask%b" % (size.to_bytes(8, "big"), bytes(size))
+    for size in (1 << 16, 1 << 20)
+}
 _UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -154,6 +159,27 @@ class Load:
             _read(sock, ECHO_BYTES)
         return count
 
+    def large(self, count: int, size: int, width: int, depth: int) -> int:
+        """The same with messages of `size` bytes, read while more is being sent."""
+        sockets = self.sockets[:width]
+        for _ in range(count):
+            left = dict.fromkeys(sockets, (10 + size) * depth)
+            unsent = dict.fromkeys(sockets, memoryview(_LARGE[size] * depth))
+            for sock in sockets:
+                sock.setblocking(False)
+            while left:
+                sending = [sock for sock, rest in unsent.items() if rest]
+                readable, writable, _ = select.select(list(left), sending, [])
+                for sock in writable:
+                    unsent[sock] = unsent[sock][sock.send(unsent[sock]) :]
+                for sock in readable:
+                    left[sock] -= len(sock.recv(1 << 17))
+                    if not left[sock]:
+                        del left[sock]
+            for sock in sockets:
+                sock.setblocking(True)
+        return count * width * depth
+
     def pipelined(self, count: int, width: int, depth: int) -> int:
         """`depth` messages in flight on each of `width` connections."""
         for _ in range(count):
@@ -197,6 +223,10 @@ def one_round(variant: str, connections: int) -> dict[str, float]:
         load.round_trips, 5000
     )
     result["echo 16x16, CPU us"], _ = load.measure(load.pipelined, 100, 16, 16)
+    result["echo 64 KiB 4x4, CPU us"], _ = load.measure(load.large, 20, 1 << 16, 4, 4)
+    result["echo 1 MiB, CPU us"], result["echo 1 MiB, wall us"] = load.measure(
+        load.large, 40, 1 << 20, 1, 1
+    )
     result["broadcast 100, CPU us"], _ = load.measure(load.broadcasts, 100, 1)
     result["broadcast 100, 8 at once, CPU us"], _ = load.measure(load.broadcasts, 30, 8)
     load.stop()
@@ -234,7 +264,11 @@ def main() -> None:
             )
             for v in VARIANTS[1:]
         ]
-        print(f"| {name} | " + " | ".join([f"{c:.1f}" for c in cells] + [f"{r:.2f}" for r in ratios]) + " |")
+        print(
+            f"| {name} | "
+            + " | ".join([f"{c:.1f}" for c in cells] + [f"{r:.2f}" for r in ratios])
+            + " |"
+        )
 
 
 if __name__ == "__main__":

@@ -111,6 +111,15 @@ class Conversation:
         Of the latest answered ping.
     """
 
+    # Side by side in memory: a broadcast to a large room finds none of its sockets in the cache.
+    __slots__ = (
+        "_deflate", "_events", "_flusher", "_has_failed", "_in_flight", "_io_loop", "_is_blocked",
+        "_is_closing", "_is_delivering", "_is_lost", "_is_marked", "_is_paused", "_is_started",
+        "_is_told", "_late_pong", "_may_end", "_options", "_outbox", "_parser", "_ping_count",
+        "_pinged_at", "_timer", "_transport", "_was_heard", "bytes_in", "bytes_out", "messages_in",
+        "messages_out", "receiver", "round_trip_s",
+    )  # fmt: skip
+
     def __init__(self, receiver: Receiver, flusher: Flusher, options: SocketOptions) -> None:
         self.receiver = receiver
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0

@@ -73,6 +73,7 @@ def _worse(by_messages: str, by_close: str) -> str:
     ("options", "cases", "count"),
     [
         pytest.param(SocketOptions(), PLAIN, 301, id="plain"),
+        pytest.param(SocketOptions(leaves_stream=False), PLAIN, 301, id="stream"),
         pytest.param(COMPRESS_ALL, PLAIN, 301, id="permessage-deflate"),
         pytest.param(COMPRESS_ALL, COMPRESSED, 12 * len(SIZES), id="compression"),
     ],
