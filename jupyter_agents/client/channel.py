@@ -224,9 +224,10 @@ class Channel:
         if line is not None:
             line.drop(NORMAL, "")
         self._forget_timer()
-        self._log_failure(error)
-        self.owner.on_failed(error)
         final = not self.was_open and _is_hopeless(error)
+        if not final:
+            self._log_failure(error)
+        self.owner.on_failed(error)
         closed = ConnectionClosed(ABNORMAL, str(error), final=final)
         closed.__cause__ = error
         self._ended(closed)
@@ -265,5 +266,5 @@ def _is_hopeless(error: Exception) -> bool:
     Later on it may: a server that restarts has no agents, and perhaps another token, for a while.
     """
     if isinstance(error, HandshakeRefused):
-        return 400 <= error.status < 500 and error.status not in (408, 425, 429)
+        return 300 <= error.status < 500 and error.status not in (408, 425, 429)
     return isinstance(error, ServerNotFound)

@@ -153,12 +153,7 @@ class AgentClient(Talk):
             ),
             extended=extended,
             policy=policy,
-            opener=opener
-            or TornadoOpener(
-                timeout=policy.connect_timeout,
-                heartbeat=heartbeat,
-                max_message_bytes=max_message_bytes,
-            ),
+            opener=opener or _tornado(policy, heartbeat, max_message_bytes),
             clock=clock,
             dice=random,
             max_received=max_received,
@@ -419,6 +414,12 @@ class _Arrival:
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._client._arrive("ready").__await__()
+
+
+def _tornado(policy: ReconnectPolicy, heartbeat: float, max_message_bytes: int) -> Opener:
+    return TornadoOpener(
+        timeout=policy.connect_timeout, heartbeat=heartbeat, max_message_bytes=max_message_bytes
+    )
 
 
 def _failed(error: Exception) -> asyncio.Future[Any]:

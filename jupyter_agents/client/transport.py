@@ -21,6 +21,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, websocket_connect
 
 from jupyter_agents.protocol.closing import ABNORMAL
+from jupyter_agents.protocol.messages import decode
 
 if TYPE_CHECKING:
     from tornado.iostream import IOStream
@@ -63,14 +64,14 @@ is there.
 """
 
 
-_SIGN_IN = ": it does not let this client in; pass token=…, or headers=… with a cookie"
+_SIGN_IN = "it does not let this client in; pass token=…, or headers=… with a cookie"
 _HINTS = MappingProxyType(
     {
-        301: ": it sends elsewhere; is its base_url missing in host=…?",
-        302: ": it sends elsewhere, perhaps to a login page; pass token=…",
+        301: "it sends elsewhere; is its base_url missing in host=…?",
+        302: "it sends elsewhere, perhaps to a login page; pass token=…",
         401: _SIGN_IN,
         403: _SIGN_IN,
-        404: ": nothing is at this URL; is its jupyter_agents extension enabled?",
+        404: "nothing is at this URL; is its jupyter_agents extension enabled?",
     }
 )
 
@@ -84,8 +85,11 @@ class HandshakeRefused(ConnectionError):  # named as its cousins in errors
         self.body = body
 
     def __str__(self) -> str:
-        hint = _HINTS.get(self.status, "")
-        return f"The server answered {self.status} instead of opening a WebSocket{hint}"
+        told, hint = _told(self.body), _HINTS.get(self.status, "")
+        # Our own 404 says what is served, which tells more than the hint.
+        reasons = [told] if told and self.status == 404 else [told, hint]
+        answer = f"The server answered {self.status} instead of opening a WebSocket"
+        return ": ".join([answer, *filter(None, reasons)])
 
 
 class TornadoOpener:
@@ -145,6 +149,14 @@ class TornadoOpener:
             raise
         transport.start(connection, self._heartbeat)
         return transport
+
+
+def _told(body: bytes) -> str:
+    """Give the reason in an answer of our own server; others answer with a page."""
+    try:
+        return str(decode(body)["error"])
+    except (ValueError, TypeError, KeyError):
+        return ""
 
 
 def _cut(stream: IOStream | None) -> None:

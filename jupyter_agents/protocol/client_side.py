@@ -423,7 +423,8 @@ class ClientSide:
             return []
         if frame.done:
             del self._timed_out[frame.id]
-        return [StrayReply(frame.id, method)]
+        # An error only says that the cancel was heeded which left when the time was up.
+        return [StrayReply(frame.id, method)] if frame.success or not self._extended else []
 
     def _remember(self, call: Call) -> None:
         while len(self._timed_out) >= _REMEMBERED_CALLS:

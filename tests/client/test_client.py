@@ -152,7 +152,15 @@ async def test_connect_to_an_unknown_agent_names_the_known(server: FakeServer) -
 
 @pytest.mark.parametrize(
     ("status", "body", "hint"),
-    [(403, b"", "token"), (404, b"<html>", "extension"), (401, b"", "token")],
+    [
+        (403, b"", "token"),
+        (403, b'{"error": "Forbidden"}', "Forbidden: .*token"),
+        (404, b"<html>", "extension"),
+        (404, b'{"error": "no such room"}', "WebSocket: no such room$"),
+        (401, b"[]", "token"),
+        (302, b"", "login"),
+        (409, b"", "WebSocket$"),
+    ],
 )
 async def test_connect_that_is_refused_says_what_to_do(
     server: FakeServer, status: int, body: bytes, hint: str

@@ -315,6 +315,17 @@ def test_late_answer_is_reported_after_a_timeout_only() -> None:
     assert side.received(reply(late.id)) == []
 
 
+def test_answer_to_the_cancel_of_a_timed_out_call_is_no_news() -> None:
+    """An error after a timeout says that the cancel was heeded; SDK servers know no cancel."""
+    for extended, expected in ((True, 0), (False, 1)):
+        side = opened(extended=extended)
+        side.received(identity())
+        call = side.call("a")
+        side.take()
+        side.give_up(call, timed_out=True)
+        assert len(side.received(reply(call.id, success=False, error="cancelled"))) == expected
+
+
 def test_timed_out_calls_are_not_remembered_for_ever() -> None:
     """A server that never answers does not make the client grow."""
     side = opened()
