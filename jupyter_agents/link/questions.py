@@ -13,7 +13,7 @@ from jupyter_agents.link.records import PendingRequest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jupyter_agents.link.records import HostPort, Served
+    from jupyter_agents.link.records import HostPort, RelayLimits, Served
 
 __all__ = ["Questions"]
 
@@ -25,15 +25,13 @@ class Questions:
 
     Parameters
     ----------
-    limit : int
-        How many at once; past it 503.
-    timeout_s : float
-        How long one waits.
+    limits : RelayLimits
+        How many at once, how long one waits, and how many bytes may wait for their hosts.
     """
 
-    def __init__(self, limit: int, timeout_s: float) -> None:
-        self._limit = limit
-        self._timeout_s = timeout_s
+    def __init__(self, limits: RelayLimits) -> None:
+        self._limits = limits
+        self._waiting_bytes = 0
         self.pending: dict[int, PendingRequest] = {}
 
     def put(
@@ -45,22 +43,31 @@ class Questions:
         answer: Callable[[dict[str, Any], bytes], None],
         now: float,
     ) -> PendingRequest:
-        """Send a question to its host, or let it wait while the class is parked."""
-        question = PendingRequest(number, kind, payload, answer, now + self._timeout_s, served)
-        if len(self.pending) >= self._limit:
+        """Send a question to its host, or let it wait while that is away or behind."""
+        deadline = now + self._limits.request_timeout_s
+        question = PendingRequest(number, kind, payload, answer, deadline, served)
+        host = served.host if served.host is not None and not served.host.full else None
+        if len(self.pending) >= self._limits.max_requests or (
+            host is None and not self._has_room(len(payload))
+        ):
             answer({"status": 503, "error": "Too many requests are under way"}, b"")
             return question
         self.pending[number] = question
-        if served.host is None:
+        if host is None:
             served.waiting.append(question)
+            self._waiting_bytes += len(payload)
         else:
-            self._dispatch(question, served.host)
+            self._dispatch(question, host)
         return question
 
+    def _has_room(self, more: int) -> bool:
+        return self._waiting_bytes + more <= self._limits.waiting_total_bytes
+
     def resume(self, served: Served, host: HostPort) -> None:
-        """The class is served again: what waited goes out."""
-        waiting, served.waiting = served.waiting, []
-        for question in waiting:
+        """The class is served again: what waited goes out, as far as the host takes it."""
+        while served.waiting and not host.full:
+            question = served.waiting.pop(0)
+            self._waiting_bytes -= len(question.payload)
             self._dispatch(question, host)
 
     def _dispatch(self, question: PendingRequest, host: HostPort) -> None:
@@ -81,6 +88,7 @@ class Questions:
             return
         if question in question.served.waiting:
             question.served.waiting.remove(question)
+            self._waiting_bytes -= len(question.payload)
         elif question.served.host is not None:
             question.served.host.send(Kind.ABANDON, question.number)
 

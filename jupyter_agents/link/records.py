@@ -59,7 +59,7 @@ class RelayLimits:
     """Inbound bytes kept for one connection while no host is there; past it 1013."""
 
     waiting_total_bytes: int = 64 * 1024 * 1024
-    """The same for all connections together."""
+    """The same for all connections together, and once more for all requests; past it 503."""
 
     max_parked_gone: int = 10_000
     """Connections that closed while parked and whose `on_close` is still owed."""
@@ -102,6 +102,11 @@ class ConnectionRecord:
     def agent(self) -> str:
         """The agent's canonical spelling."""
         return self.served.agent
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Which connection it is, for an event."""
+        return {"agent": self.agent, "name": self.name, "id": self.id}
 
     def opening(self, *, resumed: bool) -> dict[str, Any]:
         """The object of an OPEN frame."""

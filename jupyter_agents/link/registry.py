@@ -13,7 +13,7 @@ from jupyter_agents.link.records import Served
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jupyter_agents.link.records import HostPort
+    from jupyter_agents.link.records import ConnectionRecord, HostPort
 
 __all__ = ["Registry"]
 
@@ -41,7 +41,7 @@ class Registry:
 
     def refusal(self, host: HostPort, wish: dict[str, Any]) -> str | None:
         """Return why a host may not serve what it wishes to, as a sentence; None when it may."""
-        for spelling in wish["spellings"]:
+        for spelling in (wish["agent"], *wish["spellings"]):
             other = self._meets(spelling)
             if other is None:
                 continue
@@ -50,16 +50,22 @@ class Registry:
                     f"{wish['class']} and {other.class_name} (served by {other.where}) meet at "
                     f'agents/{spelling}; give one of them another address with slug="…"'
                 )
-            if other.host not in (host, None) and not wish.get("takeover"):
+            if not wish.get("takeover") and not _is_own(other, host):
+                how = "is served already, by" if other.host else "has clients that wait for"
                 return (
-                    f"{wish['class']} is served already, by {other.where}; stop it there, or "
+                    f"{wish['class']} {how} {other.where}; stop it there, or "
                     "pass takeover=True to take it over with its connections"
                 )
         return None
 
+    def records_of(self, host: HostPort) -> list[ConnectionRecord]:
+        """List the connections to what a host serves."""
+        return [r for served in self if served.host is host for r in served.records.values()]
+
     def put(self, host: HostPort, wish: dict[str, Any]) -> Served:
         """Take note of what a host serves from now on; who served it before is the caller's."""
-        agent, spellings = str(wish["agent"]), tuple(str(s) for s in wish["spellings"])
+        agent = str(wish["agent"])
+        spellings = tuple(dict.fromkeys([agent, *(str(s) for s in wish["spellings"])]))
         served = self.served.get(agent)
         if served is None:
             served = self.served[agent] = Served(agent, "", (), None, {})
@@ -80,3 +86,17 @@ class Registry:
     def _unspell(self, served: Served) -> None:
         for spelling in served.spellings:
             self._spellings.pop(spelling, None)
+
+
+def _is_own(served: Served, host: HostPort) -> bool:
+    """Whether a host may serve this class again without asking.
+
+    It does already, or its kernel did, or the kernel that had its notebook before it.
+    """
+    if served.host is not None:
+        return served.host is host
+    return any(
+        served.about.get(word) == host.about[word]
+        for word in ("kernel_id", "notebook")
+        if host.about.get(word)
+    )

@@ -74,7 +74,7 @@ class Relay:
         self._event = on_event or (lambda kind, facts: None)
         self._registry = Registry()
         self.records: dict[int, ConnectionRecord] = {}
-        self._questions = Questions(self.limits.max_requests, self.limits.request_timeout_s)
+        self._questions = Questions(self.limits)
         self._waiting_bytes = 0
         self._gone_parked = 0
         self._numbers = count(1)
@@ -167,7 +167,7 @@ class Relay:
         served.records[record.number] = record
         if served.host is not None:
             self._hand_over(record, served.host, resumed=False)
-        self._event("open", _facts(record))
+        self._event("open", record.facts)
         return record
 
     def _number(self) -> int:
@@ -199,7 +199,7 @@ class Relay:
         if self.records.get(record.number) is not record or record.gone is not None:
             return
         record.gone = (code, reason, was_clean)
-        self._event("close", {**_facts(record), "code": code, "reason": reason})
+        self._event("close", {**record.facts, "code": code, "reason": reason})
         if record.host is not None:
             self._say_closed(record, record.host)
             self._forget(record)
@@ -220,7 +220,7 @@ class Relay:
             record.waiting_bytes + cost > self.limits.waiting_bytes
             or self._waiting_bytes + cost > self.limits.waiting_total_bytes
         ):
-            self._event("drop", {**_facts(record), "why": "too much waits for the kernel"})
+            self._event("drop", {**record.facts, "why": "too much waits for the kernel"})
             record.socket.close(closing.TRY_AGAIN_LATER, "The agent is away, too much is waiting")
             return
         record.waiting.append((kind, payload))
@@ -265,11 +265,14 @@ class Relay:
 
     def host_full(self, host: HostPort, full: bool) -> None:
         """The link to a host is over its limit, or free again: its sockets wait, or go on."""
-        for record in self._records_of(host):
+        for record in self._registry.records_of(host):
             if full:
                 record.socket.pause()
             elif not record.held:
                 record.socket.resume()
+        for served in self._registry:
+            if served.host is host:
+                self._questions.resume(served, host)
 
     def host_left(self, host: HostPort, now: float) -> None:
         """The link is gone: what this host served is parked."""
@@ -297,14 +300,6 @@ class Relay:
                 record.socket.close(closing.GOING_AWAY, "Server is shutting down")
         self._questions.stop()
 
-    def _records_of(self, host: HostPort) -> list[ConnectionRecord]:
-        return [
-            record
-            for served in self._registry
-            if served.host is host
-            for record in served.records.values()
-        ]
-
     # -- serving, parking, resuming ------------------------------------------------------------
 
     def _serve(self, host: HostPort, number: int, payload: bytes) -> None:
@@ -318,6 +313,7 @@ class Relay:
         if served.host not in (None, host):
             served.host.send(Kind.TAKEN, 0, pack_object({"agent": served.agent}))
             self._detach(served)
+            self._questions.parked(served)
         host.send(Kind.SERVED, number, pack_object({"agent": served.agent}))
         facts = {"agent": served.agent, "where": served.where, "class": served.class_name}
         self._event("serve", facts)
@@ -421,6 +417,8 @@ class Relay:
     def _close(self, host: HostPort, number: int, payload: bytes) -> None:
         if (record := self._own(host, number)) is not None:
             code = int.from_bytes(payload[:2], "big")
+            if not closing.may_be_received(code):
+                raise ValueError(f"close code {code} is illegal on the wire")
             record.socket.close(code, payload[2:].decode("utf-8", "replace"))
 
     def _attach(self, host: HostPort, number: int, payload: bytes) -> None:
@@ -443,7 +441,3 @@ class Relay:
 
     def _answer(self, host: HostPort, number: int, payload: bytes) -> None:
         self._questions.answered(host, number, unpack_object(payload), b"")
-
-
-def _facts(record: ConnectionRecord) -> dict[str, Any]:
-    return {"agent": record.agent, "name": record.name, "id": record.id}
