@@ -14,10 +14,15 @@ import { h, iconButton, looseValue, shortened } from "./dom.js";
  * @property {boolean} [fixedKeys] The keys of the root are given (a state typed by traits).
  * @property {"tree" | "text"} [mode] `text` edits the whole value as JSON.
  * @property {(value: any) => void} [onChange] Gets the whole next value.
+ * @property {(path: Path, value: any) => Promise<void>} [onEdit] Gets the place and its next value instead; what it
+ *   rejects with is shown at the place.
+ * @property {(path: Path) => Promise<void>} [onRemove] The same for what is to go.
+ * @property {(path: Path) => Rule | undefined} [ruleOf] What a place takes, and whether it may be changed.
  * @property {() => void} [onDone] The text editor was left.
  */
 
 /** @typedef {Array<string | number>} Path */
+/** @typedef {{ takes?: string, readonly?: boolean }} Rule */
 
 const PAGE = 100; // children shown at once
 const TEXT_LIMIT = 300;
@@ -87,6 +92,15 @@ function summary(value) {
   return size === 0 ? "{ }" : `{ ${size} }`;
 }
 
+/**
+ * Whether these children stand there already: moving an element would take the focus from it.
+ * @param {Element[]} elements
+ * @param {HTMLCollection} present
+ */
+function isSameList(elements, present) {
+  return elements.length === present.length && elements.every((element, index) => element === present[index]);
+}
+
 /** One line of the tree and, for branches, the lines below it. */
 class Row {
   /** @type {Map<string, Row>} */ #children = new Map();
@@ -94,10 +108,12 @@ class Row {
   #shown = PAGE;
   #isOpen;
   #isEditing = false;
+  #can = "";
   #group = h("ul", { role: "group", class: "ja-tree-group" });
   #value = h("span", { class: "ja-value" });
   #twisty = h("span", { class: "ja-twisty", "aria-hidden": "true" });
   #actions = h("span", { class: "ja-row-actions" });
+  #problem = h("span", { class: "ja-row-problem", role: "alert" });
   #line;
 
   /**
@@ -109,7 +125,7 @@ class Row {
     this.path = path;
     this.#isOpen = path.length < OPEN_DEPTH;
     const key = path.length === 0 ? null : h("span", { class: "ja-key" }, String(path[path.length - 1]));
-    this.#line = h("div", { class: "ja-row" }, this.#twisty, key, this.#value, this.#actions);
+    this.#line = h("div", { class: "ja-row" }, this.#twisty, key, this.#value, this.#problem, this.#actions);
     this.element = h("li", { role: "treeitem", tabindex: "-1", "aria-level": path.length + 1 }, this.#line);
     tree.rows.set(this.element, this);
     this.#line.addEventListener("click", (event) => this.#clicked(event));
@@ -132,14 +148,21 @@ class Row {
     return this.path.length === 0 ? "state" : this.path.join(".");
   }
 
+  get isLocked() {
+    return Boolean(this.tree.props.readonly || this.rule?.readonly);
+  }
+
+  get rule() {
+    return this.tree.props.ruleOf?.(this.path);
+  }
+
   /** Whether the user may add, remove or rename below this row. */
   get isGrowable() {
-    return this.isBranch && !this.tree.props.readonly && !(this.tree.props.fixedKeys && this.path.length === 0);
+    return this.isBranch && !this.isLocked && !(this.tree.props.fixedKeys && this.path.length === 0);
   }
 
   get isRemovable() {
-    const { readonly, fixedKeys } = this.tree.props;
-    return !readonly && this.path.length > (fixedKeys ? 1 : 0);
+    return !this.isLocked && this.path.length > (this.tree.props.fixedKeys ? 1 : 0);
   }
 
   /**
@@ -153,6 +176,7 @@ class Row {
     if (this.#isEditing) return;
     if (!isSameLeaf || this.isBranch) this.#showValue();
     if (!isNew && !isSameLeaf && !this.isBranch) this.#glow();
+    if (!isSameLeaf) this.complain("");
     if (this.isBranch || wasBranch || isNew) this.#showChildren();
     this.#showActions();
   }
@@ -174,7 +198,9 @@ class Row {
     const rows = keys.map((key) => this.#child(key));
     const rest = Object.keys(this.value).length - keys.length;
     const elements = rows.map((row) => row.element);
-    this.#group.replaceChildren(...elements, ...(rest > 0 ? [this.#moreButton(rest)] : []));
+    if (rest > 0 || !isSameList(elements, this.#group.children)) {
+      this.#group.replaceChildren(...elements, ...(rest > 0 ? [this.#moreButton(rest)] : []));
+    }
     if (!this.#group.isConnected || this.#group.parentElement !== this.element) this.element.append(this.#group);
     return undefined;
   }
@@ -217,6 +243,9 @@ class Row {
   }
 
   #showActions() {
+    const can = `${this.isGrowable} ${this.isRemovable}`;
+    if (can === this.#can) return;
+    this.#can = can;
     const hidden = { tabindex: "-1" };
     this.#actions.replaceChildren(
       ...(this.isGrowable ? [iconButton("+", `Add to ${this.label}`, () => this.startAdding(), hidden)] : []),
@@ -224,6 +253,11 @@ class Row {
         ? [iconButton("×", `Remove ${this.label}`, () => this.remove(), hidden)]
         : []),
     );
+  }
+
+  /** @param {string} text Why the last edit here came to nothing. */
+  complain(text) {
+    if (this.#problem.textContent !== text) this.#problem.textContent = text;
   }
 
   #glow() {
@@ -252,20 +286,22 @@ class Row {
   /** What Enter does. */
   act() {
     if (this.isBranch) this.toggle();
-    else if (this.tree.props.readonly) return;
-    else if (typeof this.value === "boolean") this.tree.change(this.path, !this.value);
+    else if (this.isLocked) return;
+    else if (typeof this.value === "boolean") this.tree.change(this, this.path, !this.value);
     else this.startEditing();
   }
 
   startEditing() {
-    if (this.isBranch || this.tree.props.readonly || this.#isEditing) return;
+    if (this.isBranch || this.isLocked || this.#isEditing) return;
     this.#isEditing = true;
+    this.complain("");
     const before = this.value;
     const text = typeof before === "string" ? before : JSON.stringify(before);
     const input = this.tree.field(`Value of ${this.label}`, text, {
       commit: (draft) => this.#commit(draft, text, before),
       end: () => this.#stopEditing(),
     });
+    if (this.rule?.takes) input.title = this.rule.takes;
     this.#value.replaceChildren(input);
     input.focus();
     input.select();
@@ -279,7 +315,7 @@ class Row {
   #commit(draft, text, before) {
     const next = editedValue(draft, before);
     this.#stopEditing();
-    if (draft !== text) this.tree.change(this.path, next);
+    if (draft !== text) this.tree.change(this, this.path, next);
   }
 
   #stopEditing() {
@@ -303,7 +339,7 @@ class Row {
       const key = isList ? this.value.length : keyField.value;
       if (!isList && (key === "" || Object.hasOwn(this.value, key))) throw new SyntaxError("a new key is needed");
       end();
-      this.tree.change([...this.path, key], looseValue(valueField.value));
+      this.tree.change(this, [...this.path, key], looseValue(valueField.value));
     };
     const keyField = this.tree.field(`New key in ${this.label}`, "", { commit, end }, "key");
     const valueField = this.tree.field(`New value in ${this.label}`, "", { commit, end }, "value");
@@ -343,17 +379,31 @@ class Tree {
   }
 
   /**
+   * @param {Row} row Where it was done.
    * @param {Path} path
    * @param {any} value
    */
-  change(path, value) {
-    this.props.onChange?.(withValueAt(this.props.value, path, value));
+  change(row, path, value) {
+    const { onEdit, onChange } = this.props;
+    if (onEdit) this.#settle(row, onEdit(path, value));
+    else onChange?.(withValueAt(this.props.value, path, value));
   }
 
   /** @param {Row} row */
   remove(row) {
+    const { onRemove, onChange } = this.props;
     this.#move(-1);
-    this.props.onChange?.(withoutValueAt(this.props.value, row.path));
+    if (onRemove) this.#settle(row, onRemove(row.path));
+    else onChange?.(withoutValueAt(this.props.value, row.path));
+  }
+
+  /**
+   * @param {Row} row
+   * @param {Promise<void>} done
+   */
+  #settle(row, done) {
+    row.complain("");
+    done.catch((error) => row.complain(error instanceof Error ? error.message : String(error)));
   }
 
   /** @param {Row} row */
