@@ -40,7 +40,7 @@ _UPGRADE = (
 def _handler(variant: str) -> Any:
     from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
-    from jupyter_agents.server.websocket import (
+    from jupyter_agents.websocket.protocol import (
         AgentWebSocketProtocol,
         Flusher,
         Message,

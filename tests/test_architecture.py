@@ -35,8 +35,17 @@ LAWS = {
         ("traitlets", "msgspec", "jupyter_core"),
     ),
     "instance": Law(("errors", "protocol", "link", "host", "instance"), ("traitlets", "msgspec")),
+    "websocket": Law(("errors", "protocol.closing", "websocket"), ("tornado",)),
     "server": Law(
-        ("errors", "link", "server", "protocol.names", "protocol.closing", "protocol.http"),
+        (
+            "errors",
+            "link",
+            "server",
+            "websocket",
+            "protocol.names",
+            "protocol.closing",
+            "protocol.http",
+        ),
         ("tornado", "traitlets"),
     ),
     "client": Law(("errors", "protocol", "client"), ("tornado", "jupyter_core")),
@@ -63,7 +72,7 @@ SOCKET_MODULES = (
 )  # fmt: skip
 MAY_TOUCH_SOCKETS = (
     "client.transport", "host.uplink", "server.api", "server.downlink", "server.handlers",
-    "server.sockets", "server.websocket", "standalone", "testing.case",
+    "server.sockets", "websocket.protocol", "standalone", "testing.case",
 )  # fmt: skip
 
 HEAVY = (

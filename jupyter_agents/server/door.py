@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.link.relay import Relay
-from jupyter_agents.server.websocket import AgentWebSocketProtocol, Flusher, Message
+from jupyter_agents.websocket.protocol import AgentWebSocketProtocol, Flusher, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,7 +9,7 @@ from __future__ import annotations
 from traitlets import Bool, Float, HasTraits, Int
 
 from jupyter_agents.link.records import RelayLimits
-from jupyter_agents.server.websocket import Deflate, SocketOptions
+from jupyter_agents.websocket.protocol import Deflate, SocketOptions
 
 __all__ = ["Limits"]
 

@@ -36,7 +36,7 @@ from jupyter_agents.server.credentials import (
     request_summary,
 )
 from jupyter_agents.server.door import ClientSocket, Door
-from jupyter_agents.server.websocket import AgentWebSocketProtocol
+from jupyter_agents.websocket.protocol import AgentWebSocketProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

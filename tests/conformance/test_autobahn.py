@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jupyter_agents.server.websocket import Deflate, SocketOptions
-from tests.server.echo import echo_server
+from jupyter_agents.websocket.protocol import Deflate, SocketOptions
+from tests.websocket.echo import echo_server
 
 if TYPE_CHECKING:
     from pathlib import Path

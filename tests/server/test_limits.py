@@ -9,7 +9,7 @@ from traitlets import TraitError
 
 from jupyter_agents.link.records import RelayLimits
 from jupyter_agents.server.limits import Limits
-from jupyter_agents.server.websocket import SocketOptions
+from jupyter_agents.websocket.protocol import SocketOptions
 
 TRAITS = Limits.class_own_traits()
 

@@ -7,8 +7,8 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING
 
-from jupyter_agents.server.frames import BINARY, TEXT, Deflate, encode_frame
-from jupyter_agents.server.outbox import Flusher, Message, Outbox
+from jupyter_agents.websocket.frames import BINARY, TEXT, Deflate, encode_frame
+from jupyter_agents.websocket.outbox import Flusher, Message, Outbox
 
 if TYPE_CHECKING:
     import pytest

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jupyter_agents.errors import RemoteProtocolError
-from jupyter_agents.server.conversation import Conversation, SocketOptions
-from jupyter_agents.server.frames import CLOSE, PING, PONG, TEXT, close_payload, encode_frame
-from jupyter_agents.server.outbox import Flusher, Message
-from tests.server.test_frames import client_frame
+from jupyter_agents.websocket.conversation import Conversation, SocketOptions
+from jupyter_agents.websocket.frames import CLOSE, PING, PONG, TEXT, close_payload, encode_frame
+from jupyter_agents.websocket.outbox import Flusher, Message
+from tests.websocket.test_frames import client_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from tornado.ioloop import IOLoop
 
-from jupyter_agents.server.frames import BINARY, TEXT, encode_frame
+from jupyter_agents.websocket.frames import BINARY, TEXT, encode_frame
 
 if TYPE_CHECKING:
-    from jupyter_agents.server.frames import Deflate
+    from jupyter_agents.websocket.frames import Deflate
 
 __all__ = ["Flusher", "Message", "Outbox", "Transport"]
 

@@ -18,10 +18,17 @@ import tornado
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
-from jupyter_agents.server.frames import BINARY, CLOSE, CONTINUATION, PING, Deflate, close_payload
-from jupyter_agents.server.websocket import Message, SocketTransport, StreamTransport
-from tests.server.echo import EchoHandler, EchoServer, echo_server
-from tests.server.test_frames import client_frame
+from jupyter_agents.websocket.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    Deflate,
+    close_payload,
+)
+from jupyter_agents.websocket.protocol import Message, SocketTransport, StreamTransport
+from tests.websocket.echo import EchoHandler, EchoServer, echo_server
+from tests.websocket.test_frames import client_frame
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jupyter_agents.errors import RemoteProtocolError
-from jupyter_agents.server.frames import (
+from jupyter_agents.websocket.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,

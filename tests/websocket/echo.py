@@ -12,7 +12,7 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
-from jupyter_agents.server.websocket import (
+from jupyter_agents.websocket.protocol import (
     AgentWebSocketProtocol,
     Flusher,
     Message,

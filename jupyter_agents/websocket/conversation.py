@@ -1,7 +1,8 @@
 """One WebSocket after the handshake: what RFC 6455 wants said, when, and what it ends in.
 
 Frames come from a `FrameParser`, bytes go through a `Transport`, time is the IOLoop's; whoever
-listens is a `Receiver`. How a conversation begins is `jupyter_agents.server.websocket`'s business.
+listens is a `Receiver`. How a conversation begins is `jupyter_agents.websocket.protocol`'s
+business.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from jupyter_agents.errors import ProtocolError, RemoteProtocolError
 from jupyter_agents.protocol.closing import ABNORMAL, INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER
-from jupyter_agents.server.frames import (
+from jupyter_agents.websocket.frames import (
     CLOSE,
     PING,
     PONG,
@@ -23,15 +24,15 @@ from jupyter_agents.server.frames import (
     encode_frame,
     read_close,
 )
-from jupyter_agents.server.outbox import Outbox
+from jupyter_agents.websocket.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tornado.ioloop import IOLoop
 
-    from jupyter_agents.server.frames import Deflate
-    from jupyter_agents.server.outbox import Flusher, Message, Transport
+    from jupyter_agents.websocket.frames import Deflate
+    from jupyter_agents.websocket.outbox import Flusher, Message, Transport
 
 __all__ = ["Conversation", "Receiver", "SocketOptions"]
 
