@@ -9,6 +9,8 @@ import json
 import logging
 import secrets
 from datetime import datetime, timezone
+from importlib import metadata
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,7 +19,6 @@ from jupyter_server.utils import ensure_async
 from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.web import HTTPError
 
-import jupyter_agents
 from jupyter_agents.link.handshake import fingerprint
 from jupyter_agents.server.api import Observers, api_routes
 from jupyter_agents.server.credentials import same_text
@@ -36,13 +37,15 @@ __all__ = ["AgentsApp", "JupyterKernels"]
 
 _TICK_MS = 1000
 _ACTIVITY_MS = 5000
-_LEVELS = {
-    "serve": logging.INFO,
-    "withdraw": logging.INFO,
-    "park": logging.INFO,
-    "resume": logging.INFO,
-    "drop": logging.WARNING,
-}
+_LEVELS = MappingProxyType(
+    {
+        "serve": logging.INFO,
+        "withdraw": logging.INFO,
+        "park": logging.INFO,
+        "resume": logging.INFO,
+        "drop": logging.WARNING,
+    }
+)
 
 
 class AgentsApp(Limits, ExtensionApp):
@@ -73,7 +76,7 @@ class AgentsApp(Limits, ExtensionApp):
         self.observers = Observers()
         self.door = Door(self, base_url, on_event=self._on_event)
         kernels = JupyterKernels(self.serverapp.web_app.settings)
-        runtime_dir, version = self.serverapp.runtime_dir, jupyter_agents.__version__
+        runtime_dir, version = self.serverapp.runtime_dir, metadata.version("jupyter_agents")
         self.downlink = Downlink(self.door, self, kernels, runtime_dir, self._welcome, version)
         self.handlers.extend(agent_routes(self.door, AgentHandler, StaticHandler, base_url="/"))
         self.handlers.extend(api_routes(self.door, self.downlink, self.observers))
