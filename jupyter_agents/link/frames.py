@@ -204,6 +204,7 @@ class FrameReader:
         self._view, self._end = target, rest
 
     def _needed(self, start: int) -> int:
-        if self._end - start < 4:
+        # Before its head is whole, a length is only a claim: nothing is allocated for it.
+        if self._end - start < HEAD_BYTES:
             return HEAD_BYTES
         return 4 + int(_LENGTH.unpack_from(self._view, start)[0])

@@ -42,6 +42,11 @@ def _mac(key: bytes, *words: str) -> str:
     return hmac.new(key, text, hashlib.sha256).hexdigest()
 
 
+def _is_same(expected: str, given: str) -> bool:
+    # compare_digest takes no text beyond ASCII, and the other side may send any
+    return hmac.compare_digest(expected.encode(), given.encode("utf-8", "replace"))
+
+
 def _word(message: dict[str, Any], name: str) -> str:
     value = message.get(name)
     if not isinstance(value, str):
@@ -108,7 +113,7 @@ class KernelHandshake:
             return None
         nonce = _nonce(message)
         expected = _mac(self._key, "server", self._nonce, nonce)
-        if not hmac.compare_digest(expected, _word(message, "proof")):
+        if not _is_same(expected, _word(message, "proof")):
             raise LinkRefused("The server did not prove that it knows this kernel's key")
         self.kernel_id = str(message.get("kernel_id", ""))
         self._proved = True
@@ -151,7 +156,7 @@ class ServerHandshake:
             raise LinkRefused("A second hello came over a link that is open already")
         if self._expected is None:
             return self._challenge(message)
-        if not hmac.compare_digest(self._expected, _word(message, "proof")):
+        if not _is_same(self._expected, _word(message, "proof")):
             raise LinkRefused("The kernel did not prove that it knows its key")
         self.done = True
         return {"welcome": welcome}

@@ -64,14 +64,16 @@ class Registry:
 
     def put(self, host: HostPort, wish: dict[str, Any]) -> Served:
         """Take note of what a host serves from now on; who served it before is the caller's."""
-        agent = str(wish["agent"])
+        agent, class_name = str(wish["agent"]), str(wish["class"])
         spellings = tuple(dict.fromkeys([agent, *(str(s) for s in wish["spellings"])]))
+        options = dict(wish.get("options") or {})
+        # From here on nothing raises: a malformed wish must not leave half a class behind.
         served = self.served.get(agent)
         if served is None:
             served = self.served[agent] = Served(agent, "", (), None, {})
         self._unspell(served)
-        served.class_name, served.spellings = str(wish["class"]), spellings
-        served.about, served.options = dict(host.about), dict(wish.get("options") or {})
+        served.class_name, served.spellings = class_name, spellings
+        served.about, served.options = dict(host.about), options
         self._spellings.update(dict.fromkeys(spellings, agent))
         return served
 
