@@ -78,7 +78,7 @@ class Questions:
     def answered(self, host: HostPort, number: int, about: dict[str, Any], body: bytes) -> None:
         """A host answered; another host's answer, or a late one, is nobody's."""
         question = self.pending.get(number)
-        if question is not None and question.served.host is host:
+        if question is not None and question.sent and question.served.host is host:
             del self.pending[number]
             question.answer(about, body)
 
