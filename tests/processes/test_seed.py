@@ -1,4 +1,7 @@
-"""The main job on real input: a cell serves a class, and WebSocket clients talk to it through Jupyter Server."""
+"""The main job on real input.
+
+A cell serves a class, and WebSocket clients talk to it through Jupyter Server.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ class ChatRoom(Agent):
     initial_state = {"messages": 0}
 
     def on_connect(self, connection, ctx):
-        connection.send(json.dumps({"hello": connection.id, "uri": connection.uri, "query": dict(ctx.query)}))
+        connection.send(json.dumps({"hello": connection.id, "uri": connection.uri, "query":
+        dict(ctx.query)}))
 
     def on_message(self, connection, message):
         print("got", message)
@@ -116,7 +120,7 @@ def test_agents_answer_while_a_cell_blocks(room):
 
 
 def test_output_of_hooks_lands_under_the_serving_cell(kernel):
-    """What a hook prints appears under the cell that served the class, also when other cells ran since."""
+    """What a hook prints appears under the serving cell, also when other cells ran since."""
     request = kernel.begin(CELL)
     kernel.wait(request)
     kernel.run("print('another cell')")
@@ -139,7 +143,7 @@ def test_output_of_hooks_lands_under_the_serving_cell(kernel):
 
 
 def test_clients_stay_while_the_kernel_restarts(room):
-    """T197: sockets stay open over a restart, what was sent meanwhile is delivered when the cell runs again."""
+    """T197: sockets stay open over a restart; what was sent meanwhile arrives afterwards."""
 
     async def talk():
         async with websockets.connect(address(room.server, name="r")) as client:
@@ -166,3 +170,96 @@ def test_cell_run_again_replaces_the_code_under_live_connections(room):
             assert reply["result"] == "x!"
 
     asyncio.run(talk())
+
+
+FAILING = CELL.replace('print("got", message)', 'raise ValueError("what went wrong")')
+
+
+def test_error_of_a_hook_is_shown_under_the_serving_cell(kernel):
+    """A hook that raises: its traceback is under the cell, with agent and hook.
+
+    The client sees nothing.
+    """
+    request = kernel.begin(FAILING)
+    kernel.wait(request)
+    kernel.run("print('another cell')")
+
+    async def talk():
+        async with websockets.connect(address(kernel.server, "e")) as client:
+            await receive(client, 3)
+            await client.send("ping")
+            call = {"type": "rpc", "id": "1", "method": "shout", "args": ["x"]}
+            await client.send(json.dumps(call))
+            (reply,) = await receive(client, 1)
+            assert reply["result"] == "X"
+
+    asyncio.run(talk())
+    deadline = time.monotonic() + 10
+    while "Traceback" not in kernel.outputs(request).text and time.monotonic() < deadline:
+        pass
+    text = kernel.outputs(request).text
+    assert "ChatRoom 'e': on_message: ValueError: what went wrong" in text
+    assert "Traceback" in text
+    kernel.run("room.stop()")
+
+
+def test_second_kernel_is_told_who_serves(room):
+    """Two kernels, one class name.
+
+    The second is refused with the first one's name, or takes it over.
+    """
+    other = room.server.kernel()
+    try:
+        refused = other.run(CELL, check=False)
+        assert "ChatRoom is served already, by " in refused.error
+        assert "takeover=True" in refused.error
+        other.run(CELL.replace('storage="memory"', 'storage="memory", takeover=True'))
+
+        async def talk():
+            async with websockets.connect(address(room.server, "t")) as client:
+                await receive(client, 3)
+
+        asyncio.run(talk())
+        assert "t" in other.run("print(room.instances)").text
+        other.run("room.stop()")
+    finally:
+        other.shutdown()
+
+
+def test_unservable_classes_say_what_to_do(kernel):
+    """A class that cannot be served gives a sentence that says what to do."""
+    text = kernel.run("from jupyter_agents import serve\nserve(int)", check=False).error
+    assert "derives from Agent, not int" in text
+
+
+@pytest.mark.slow
+def test_busy_agents_keep_their_kernel(start_server):
+    """Agent traffic is kernel activity.
+
+    A culled server leaves a kernel whose agents are talked to.
+    """
+    server = start_server(
+        options=[
+            "--MappingKernelManager.cull_idle_timeout=7",
+            "--MappingKernelManager.cull_interval=1",
+        ]
+    )
+    kernel = server.kernel()
+    idle = server.kernel()
+    kernel.run(CELL)
+    idle.run("1")
+    kernel._forget()
+    idle._forget()
+
+    async def chat():
+        async with websockets.connect(address(server, "c")) as client:
+            await receive(client, 3)
+            for _ in range(24):
+                await client.send("still here")
+                await receive(client, 2)
+                await asyncio.sleep(0.5)
+
+    asyncio.run(chat())
+    alive = [found["id"] for found in server.request("GET", "api/kernels")]
+    assert kernel.id in alive
+    assert idle.id not in alive
