@@ -31,9 +31,6 @@ class LabExtensionHook(BuildHookInterface):
             self._do_without()
         elif self.target_name == "wheel":
             build_data["shared_data"][str(assets)] = SHARE
-            build_data["shared_data"][str(Path(self.root, "labextension", "install.json"))] = (
-                f"{SHARE}/install.json"
-            )
 
     def _build(self) -> None:
         source = Path(self.root, "labextension")

@@ -52,6 +52,7 @@ def built_tree(tree):
         '{"name": "jupyter-agents", "version": "0.1.0", "jupyterlab":'
         ' {"extension": true, "_build": {"load": "static/remoteEntry.js"}}}'
     )
+    shutil.copy(tree / "labextension" / "install.json", assets)  # as jupyter-builder does
     (assets / "static" / "remoteEntry.js").write_text("// built\n")
     return tree
 
