@@ -81,7 +81,7 @@ def test_claimed_length_takes_no_memory(count):
 @example([(1, 0, b"x" * 200), (2, 1, b"")], [9, 9, 100], 16)
 @example([(1, 1, b"x" * 7), (1, 2, b"y" * 100), (1, 3, b"")], [10, 20, 30, 1], 16)
 def test_pieces_do_not_matter(frames, cuts, buffer_bytes):
-    """However the bytes are cut, and however small the buffer, the same frames come out in order."""
+    """However the bytes are cut, and however small the buffer, the same frames come out."""
     data, reader, found = joined(frames), FrameReader(200, buffer_bytes), []
     for size in cuts:
         found += pour(reader, data[:size])
@@ -125,7 +125,7 @@ def test_limit_itself_passes(size):
     ],
 )
 def test_impossible_lengths_are_errors(data):
-    """Too long or too short a length is an error at the head, before a byte of it is waited for."""
+    """Too long or too short a length is an error before a byte of it is waited for."""
     with pytest.raises(LinkError, match="limit is"):
         FrameReader(100).feed(data)
 
@@ -180,7 +180,8 @@ def test_what_is_no_object_is_an_error(payload):
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"\x00\x00\x00", b"\x00\x00\x00\x03{}", b"\xff\xff\xff\xff{}", b"\0\0\0\x02[]"]
+    "payload",
+    [b"", b"\x00\x00\x00", b"\x00\x00\x00\x03{}", b"\xff\xff\xff\xff{}", b"\0\0\0\x02[]"],
 )
 def test_what_is_no_object_with_bytes_is_an_error(payload):
     """The same for an object with bytes behind it: too short, cut off, or no object."""

@@ -182,7 +182,7 @@ def test_refusal_after_the_proof_is_heard():
 @pytest.mark.parametrize("field", ["version", "fingerprint", "nonce"])
 @pytest.mark.parametrize("value", [None, 7, [], {}, True])
 def test_malformed_hello_is_refused(field, value):
-    """A hello that lacks a field, or has another type there, is refused and not an error of ours."""
+    """A hello that lacks a field, or has another type there, is refused."""
     hello = kernel().hello()
     with pytest.raises(LinkError):
         server().receive({**hello, field: value}, WELCOME)
