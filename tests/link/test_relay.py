@@ -262,7 +262,7 @@ def test_takeover(scene, host):
 
 
 def test_withdraw(scene, host):
-    """A class that its host withdraws is gone: its clients are sent away, its requests answered."""
+    """A class that its host withdraws is gone: clients are sent away, requests answered."""
     record = scene.open()
     answers = []
     served = scene.relay.find("chat-room")
