@@ -194,13 +194,13 @@ class Row {
   #showChildren() {
     const keys = this.isOpen ? this.#keys() : [];
     for (const [key, row] of this.#children) if (!keys.some((one) => String(one) === key)) this.#drop(key, row);
-    if (keys.length === 0) return this.#group.remove();
+    const drafts = [...this.#group.children].filter((element) => element.classList.contains("ja-draft"));
+    if (keys.length === 0 && drafts.length === 0) return this.#group.remove();
     const rows = keys.map((key) => this.#child(key));
     const rest = Object.keys(this.value).length - keys.length;
     const elements = rows.map((row) => row.element);
-    if (rest > 0 || !isSameList(elements, this.#group.children)) {
-      this.#group.replaceChildren(...elements, ...(rest > 0 ? [this.#moreButton(rest)] : []));
-    }
+    const wanted = [...elements, ...(rest > 0 ? [this.#moreButton(rest)] : []), ...drafts];
+    if (!isSameList(wanted, this.#group.children)) this.#group.replaceChildren(...wanted);
     if (!this.#group.isConnected || this.#group.parentElement !== this.element) this.element.append(this.#group);
     return undefined;
   }
