@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from urllib.parse import quote
 
 import pytest
 
 from jupyter_agents.link.frames import Kind
+from tests.server.authorizer import HubLike
 from tests.server.jupyter import *  # noqa: F403
 from tests.server.jupyter import TOKEN
 
@@ -307,6 +309,31 @@ async def test_right_token_beside_a_cookie_is_still_consumed(visitor):
         _, opened = await host.expect_open()
         assert opened["request"]["query"] == {}
         client.close()
+
+
+class TestPersonalTokens:
+    """An identity provider with tokens that our code does not know, such as JupyterHub's."""
+
+    @pytest.fixture
+    def server_config(self):
+        return {"ServerApp": {"identity_provider_class": HubLike}}
+
+    @pytest.mark.parametrize(
+        ("query", "headers"),
+        [
+            ("", {"Authorization": f"Bearer {HubLike.PERSONAL}"}),
+            (f"?token={quote(HubLike.PERSONAL)}", {}),
+        ],
+    )
+    async def test_personal_token_is_consumed(self, visitor, query, headers):
+        """A token that some provider accepted is no more the agent's business than Jupyter's."""
+        async with visitor.host() as host:
+            assert await visitor.ws(ROOM, WRONG) == 403
+            client = await visitor.ws(ROOM + query, headers)
+            _, opened = await host.expect_open()
+            assert opened["user"]["username"] == "ann"
+            assert "personal" not in json.dumps(opened)
+            client.close()
 
 
 async def test_identity_is_told(visitor):
