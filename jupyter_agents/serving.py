@@ -84,6 +84,7 @@ async def _outcome(function: Callable[..., Any], *args: Any) -> Any:
 
 async def _make_host(thread: AgentThread) -> _DefaultHost:
     host = AgentHost(thread.loop, thread.ident)
+    host.viewer = _Viewer()
     return _DefaultHost(thread, host, await _link(host))
 
 
@@ -120,6 +121,36 @@ async def _stop(ending: _DefaultHost) -> None:
     await ending.host.stop()
     if ending.uplink is not None:
         ending.uplink.stop()
+
+
+class _Viewer:
+    """Shows agents by the widgets, which are loaded on first use."""
+
+    def mimebundle(self, shown: Any) -> Any:
+        """The live panel in a notebook, one line elsewhere."""
+        if not _is_in_notebook():
+            return {"text/plain": repr(shown)}
+        from jupyter_agents.widgets.panel import AgentPanel
+
+        return AgentPanel(shown)._repr_mimebundle_()
+
+    def controls(self, handle: Any, fields: tuple[str, ...]) -> Any:
+        """Widgets bound to the state's fields."""
+        from jupyter_agents.widgets.controls import controls
+
+        return controls(handle, *fields)
+
+    def control(self, handle: Any, field: str) -> Any:
+        """One of them."""
+        from jupyter_agents.widgets.controls import control
+
+        return control(handle, field)
+
+
+def _is_in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
 
 
 class _Stalled:

@@ -23,7 +23,7 @@ from jupyter_agents.protocol import messages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jupyter_agents.host.host import AgentHost, Hosted
+    from jupyter_agents.host.host import AgentHost, Hosted, Viewer
 
 __all__ = ["AgentHandle", "handle_for"]
 
@@ -207,6 +207,26 @@ class AgentHandle(HasTraits):
         call = async_call if inspect.iscoroutinefunction(function) else sync_call
         call.__name__, call.__doc__ = name, function.__doc__
         return call
+
+    # -- showing -------------------------------------------------------------------------------
+
+    def controls(self, *fields: str) -> Any:
+        """Ordinary ipywidgets bound both ways to these fields of a typed state, by default to all."""
+        return self._viewer().controls(self, fields)
+
+    def control(self, field: str) -> Any:
+        """One ipywidget bound both ways to a field of a typed state."""
+        return self._viewer().control(self, field)
+
+    def _viewer(self) -> Viewer:
+        viewer: Viewer | None = self.__dict__["_host"].viewer
+        if viewer is None:
+            raise RuntimeError("Controls are widgets: they need a class that serve(…) serves")
+        return viewer
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        viewer = self.__dict__["_host"].viewer
+        return {"text/plain": repr(self)} if viewer is None else viewer.mimebundle(self)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *dir(self.__dict__["_hosted"].cls)})

@@ -12,7 +12,7 @@ import logging
 import struct
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jupyter_agents.errors import ServeError
 from jupyter_agents.host.agent import Agent
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jupyter_agents.host.storage import Storage
     from jupyter_agents.host.thread import Uplink
 
-__all__ = ["AgentHost", "HostEvent", "HostLimits", "Hosted"]
+__all__ = ["AgentHost", "HostEvent", "HostLimits", "Hosted", "Viewer"]
 
 _log = logging.getLogger("jupyter_agents")
 _CLOSED = struct.Struct(">HB")
@@ -90,6 +90,19 @@ class Hosted:
         }
 
 
+class Viewer(Protocol):
+    """How handles and namespaces show themselves; an edge gives it to the host of a notebook."""
+
+    def mimebundle(self, shown: Any) -> Any:
+        """What IPython displays for a namespace or handle: its panel."""
+
+    def controls(self, handle: Any, fields: tuple[str, ...]) -> Any:
+        """Widgets bound to fields of a typed state, one below the other."""
+
+    def control(self, handle: Any, field: str) -> Any:
+        """One of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class HostEvent:
     """Something an observer may show.
@@ -129,6 +142,7 @@ class AgentHost(AgentLoop):
         self.connections: dict[int, Connection] = {}
         self.server: dict[str, Any] = {}
         self.watched = False
+        self.viewer: Viewer | None = None
         self.dropped = 0
         self._requests = Requests(self)
         self._numbers = count(1)

@@ -93,6 +93,11 @@ class AgentNamespace:
     def _now(self, name: str, work: Callable[[Any], None]) -> None:
         work(self._host.instance(self._hosted, name))
 
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """Show the live panel, where something can show it."""
+        viewer = self._host.viewer
+        return {"text/plain": repr(self)} if viewer is None else viewer.mimebundle(self)
+
     def __repr__(self) -> str:
         where = self.url("NAME").replace("NAME", "…") if self.is_served else "stopped"
         return f"<agents {self.agent_class.__name__} at {where}, {len(self)} instances>"
