@@ -15,7 +15,7 @@ import tornado.web
 import tornado.websocket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 
 class AgentSocket(tornado.websocket.WebSocketHandler):
@@ -119,7 +119,8 @@ class Agents:
         Code and reason.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, routes: Sequence[Any] = ()) -> None:
+        self.routes = [*routes]
         self.state: Any = {"n": 0}
         self.greeting: list[Any] = []
         self.refusal = 0
@@ -138,8 +139,7 @@ class Agents:
 
     def start(self, port: int = 0) -> None:
         """Listen; on the same port as before when it is given."""
-        routes = [(r"/base/agents/(.*)/ws", AgentSocket), (r"/base/http/(.*)", Echo)]
-        routes += [(r"/base/agents/(.*)", _Either)]
+        routes = [*self.routes, (r"/base/http/(.*)", Echo), (r"/base/agents/(.*)", _Either)]
         application = tornado.web.Application(routes, agents=self, log_function=lambda _: None)
         (socket,) = tornado.netutil.bind_sockets(port, "127.0.0.1")
         self.port = socket.getsockname()[1]
@@ -173,9 +173,9 @@ class _Either(AgentSocket):
 
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[Agents]:
-    """A server on this loop."""
-    agents = Agents()
+async def running(routes: Sequence[Any] = ()) -> AsyncIterator[Agents]:
+    """A server on this loop, with more routes if some are given."""
+    agents = Agents(routes)
     agents.start()
     try:
         yield agents
@@ -184,13 +184,13 @@ async def running() -> AsyncIterator[Agents]:
 
 
 @contextlib.contextmanager
-def running_in_a_thread() -> Iterator[Agents]:
+def running_in_a_thread(routes: Sequence[Any] = ()) -> Iterator[Agents]:
     """A server on a loop of its own, for clients that block."""
     started: Future[tuple[Agents, asyncio.AbstractEventLoop]] = Future()
     stop = asyncio.Event()
 
     async def live() -> None:
-        async with running() as agents:
+        async with running(routes) as agents:
             started.set_result((agents, asyncio.get_running_loop()))
             await stop.wait()
 
