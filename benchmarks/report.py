@@ -1,0 +1,201 @@
+"""Tables in Markdown, a plot, and what became of each target of the project."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.targets import TARGETS
+
+if TYPE_CHECKING:
+    from benchmarks.scenarios import Scenario, Special
+
+COLUMNS = ("server us", "kernel us", "load us", "per s", "p50 us", "p99 us")
+HEADS = {
+    "server us": "server CPU, µs",
+    "kernel us": "kernel CPU, µs",
+    "load us": "load CPU, µs",
+    "per s": "per second",
+    "p50 us": "p50, µs",
+    "p99 us": "p99, µs",
+    "max us": "longest, µs",
+    "server KiB": "server, KiB each",
+    "kernel KiB": "kernel, KiB each",
+    "growth MiB": "memory growth, MiB",
+    "p50 ratio": "p50 : without it",
+    "cpu ratio": "CPU : alone",
+    "deliveries per s": "deliveries per second",
+    "lost": "lost, share",
+    "kept": "slow one kept",
+    "alone us": "CPU without the round trips, µs",
+}
+
+
+def machine() -> str:
+    """The machine, without its name."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else model
+    virtual = (
+        ", virtual" if "hypervisor" in (cpuinfo.read_text() if cpuinfo.exists() else "") else ""
+    )
+    system = f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
+    return f"{os.cpu_count()} × {model}{virtual}; {system}; Python {platform.python_version()}"
+
+
+@dataclass
+class Results:
+    """What was measured: by scenario and subject, one dict of metrics for each round."""
+
+    rounds: int
+    seconds: float
+    found: dict[str, dict[str, list[dict[str, float]]]] = field(default_factory=dict)
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def add(
+        self, scenario: Scenario | Special, found: dict[str, list[dict[str, float]]],
+        names: dict[str, str], *, free: bool,
+    ) -> None:  # fmt: skip
+        """Keep one scenario's numbers."""
+        self.found[scenario.name] = found
+        self.names |= names
+        self.about[scenario.name] = {"title": scenario.title, "per": scenario.per, "free": free}
+
+    def median(self, scenario: str, subject: str, metric: str) -> float | None:
+        """Over the rounds; None where it was not measured."""
+        rounds = self.found.get(scenario, {}).get(subject, [])
+        values = [one[metric] for one in rounds if metric in one]
+        return statistics.median(values) if values else None
+
+    def ratio(
+        self, one: tuple[str, str], other: tuple[str, str], metric: str
+    ) -> float | None:  # (scenario, subject) each
+        """The median of the ratios within each round."""
+        mine, theirs = (self.found.get(s, {}).get(who, []) for s, who in (one, other))
+        pairs = [(a[metric], b[metric]) for a, b in zip(mine, theirs, strict=False)
+                 if metric in a and b.get(metric)]  # fmt: skip
+        return statistics.median(a / b for a, b in pairs) if pairs else None
+
+    # -- Markdown ------------------------------------------------------------------------------
+
+    def tables(self) -> str:
+        """Everything."""
+        parts = [
+            f"{machine()}. {self.rounds} rounds of {self.seconds:g} s each, all subjects in turn "
+            "in each round; medians over the rounds, and of the ratios within each round.",
+            self.targets(),
+            *(self.table(name) for name in self.found),
+        ]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def table(self, scenario: str) -> str:
+        """One scenario: a line for each subject."""
+        about, found = self.about[scenario], self.found[scenario]
+        metrics = {m for rounds in found.values() for one in rounds for m in one}
+        columns = [m for m in HEADS if m in metrics and (m in COLUMNS or m not in ("max us",))]
+        if scenario in ("crowd", "busy", "busy-eager"):
+            columns.append("max us")
+        where = "where the scheduler likes" if about["free"] else "all on one CPU"
+        lines = [
+            f"### {about['title']}",
+            f"`{scenario}`; per {about['per']}; {where}.",
+            f"| | {' | '.join(HEADS[m] for m in columns)} | CPU, product : it |",
+            "|---|" + "--:|" * (len(columns) + 1),
+        ]
+        for subject, rounds in found.items():
+            if rounds:
+                cells = [_number(self.median(scenario, subject, m)) for m in columns]
+                ratio = self.ratio((scenario, "product"), (scenario, subject), "cpu us")
+                shown = "" if subject == "product" or ratio is None else f"{ratio:.2f}"
+                name = self.names[subject]
+                name = f"**{name}**" if subject == "product" else name
+                lines.append(f"| {name} | {' | '.join(cells)} | {shown} |")
+        return "\n".join([lines[0], "", lines[1], "", *lines[2:]])
+
+    def targets(self) -> str:
+        """Each target whose scenarios were run, and whether it was met."""
+        lines = []
+        for target in TARGETS:
+            value = target.value(self)
+            if value is not None:
+                mark = "met" if target.is_met(value) else "**missed**"
+                shown = f"{target.op} {target.bound:g}"
+                lines.append(f"| {target.row} | {target.text} | {shown} | {value:.3g} | {mark} |")
+        if not lines:
+            return ""
+        head = ["### Targets", "", "| row | | target | measured | |", "|--:|---|--:|--:|---|"]
+        return "\n".join([*head, *lines])
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    if value >= 1000:
+        return f"{value:,.0f}".replace(",", " ")
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def write_report(results: Results, folder: Path) -> None:
+    """Write tables, raw numbers and, with matplotlib, the plot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "performance.md").write_text(results.tables(), encoding="utf-8")
+    raw = {"machine": machine(), "about": results.about, "found": results.found,
+           "names": results.names, "rounds": results.rounds, "seconds": results.seconds}  # fmt: skip
+    (folder / "performance.json").write_text(json.dumps(raw, indent=1), encoding="utf-8")
+    try:
+        plot(results, folder / "performance.svg")
+    except ImportError:
+        print("no plot: matplotlib cannot be imported")
+
+
+def plot(results: Results, path: Path) -> None:
+    """Draw CPU time per message for each scenario that has any, on a logarithmic scale."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "jupyter_agents"
+    from matplotlib import pyplot as plt
+
+    shown = [name for name in PLOTTED if name in results.found]
+    figure, axes = plt.subplots(
+        (len(shown) + 1) // 2, 2, figsize=(11, 1.2 + 1.9 * ((len(shown) + 1) // 2)),
+        layout="constrained", squeeze=False,
+    )  # fmt: skip
+    for axis in axes.flat[len(shown) :]:
+        axis.set_axis_off()
+    for name, axis in zip(shown, axes.flat, strict=False):
+        _bars(results, name, axis)
+    figure.suptitle("CPU µs per message or delivery, all processes; shorter is better")
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+PLOTTED = ("round-trip", "echo", "echo-1000", "fan-out-100", "fan-out-1000", "fan-out-burst",
+           "call", "state")  # fmt: skip
+
+
+def _bars(results: Results, scenario: str, axis: Any) -> None:
+    measured = {
+        subject: value
+        for subject in results.found[scenario]
+        if (value := results.median(scenario, subject, "cpu us")) is not None
+    }
+    order = sorted(measured, key=lambda subject: -measured[subject])
+    colours = ["#e46e2e" if subject == "product" else "#9aa7b1" for subject in order]
+    bars = axis.barh(
+        [results.names[s] for s in order], [measured[s] for s in order], color=colours
+    )
+    axis.bar_label(bars, [_number(measured[s]) for s in order], padding=3, fontsize=8)
+    axis.set_title(results.about[scenario]["title"], fontsize=10)
+    axis.set_xscale("log")
+    axis.margins(x=0.15)
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
