@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# What the installed `jupyter-agents` does.
+PROGRAM = (
+    sys.executable,
+    "-c",
+    "import sys; from jupyter_agents.cli import main; sys.exit(main())",
+)
+
+
 @pytest.fixture(autouse=True)
 def runtime_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty runtime directory: no test meets this machine's servers."""
@@ -73,7 +81,7 @@ class Started:
 
     def __init__(self, *words: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "jupyter_agents.cli", *words],
+            [*PROGRAM, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

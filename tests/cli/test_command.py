@@ -14,7 +14,8 @@ from jupyter_agents.errors import CallTimeout
 from tests.sources import ROOT
 
 if TYPE_CHECKING:
-    from tests.client.tornado_server import Agents
+    from tests.cli.conftest import PROGRAM
+from tests.client.tornado_server import Agents
 
 
 @pytest.mark.parametrize("words", [[], ["list"], ["connect"], ["call"], ["serve"], ["demo"]])
@@ -113,10 +114,10 @@ def test_errors_have_codes(
     assert "Traceback" not in told
 
 
-def test_module_runs_as_a_program() -> None:
-    """``python -m jupyter_agents.cli`` ends with the command's exit code."""
+def test_program_ends_with_the_code() -> None:
+    """The program's exit code is the command's, and an error is one line."""
     done = subprocess.run(
-        [sys.executable, "-m", "jupyter_agents.cli", "call", "a/b", "c", "--host", "localhost:1"],
+        [*PROGRAM, "call", "a/b", "c", "--host", "localhost:1"],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -1,8 +1,0 @@
-"""``python -m jupyter_agents.cli`` is ``jupyter agents``."""
-
-from __future__ import annotations
-
-from jupyter_agents.cli.command import main
-
-if __name__ == "__main__":
-    raise SystemExit(main())
