@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import ast
-import os
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from scripts.demo import cells
 from scripts.jupyter_process import ROOT
 from tests.live import jupyter_server_process, kernel, pytest_runtest_makereport  # noqa: F401
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.lone_kernel import LIMIT_S, no_jupyter, run  # noqa: F401
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-LIMIT_S = 60
 # A cell with this tag is meant to show what was logged; any other has nothing on stderr.
 SHOWS_LOG = "shows-log"
 
@@ -35,19 +30,6 @@ first_in_every_run = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture
-def no_jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An environment where no Jupyter Server, no setting and no stored agent is to be found."""
-    for name in [name for name in os.environ if name.startswith(("JUPYTER", "JPY_"))]:
-        monkeypatch.delenv(name)
-    for name in ("CONFIG", "DATA", "RUNTIME"):
-        monkeypatch.setenv(f"JUPYTER_{name}_DIR", str(tmp_path / name.lower()))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    python_path = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(python_path))
-    return tmp_path
-
-
 def printed_errors(notebook: Any) -> list[str]:
     """What cells without the tag SHOWS_LOG wrote to stderr."""
     return [
@@ -60,12 +42,10 @@ def printed_errors(notebook: Any) -> list[str]:
 
 
 @first_in_every_run
-def test_notebook_runs_without_a_server(path, no_jupyter):
+def test_notebook_runs_without_a_server(path, no_jupyter):  # noqa: F811
     """Every notebook runs where there is no Jupyter Server, and no cell complains."""
     notebook = nbformat.read(path, 4)
-    place = {"metadata": {"path": str(no_jupyter)}}
-    client = NotebookClient(notebook, timeout=LIMIT_S, resources=place, kernel_name="python3")
-    client.execute()
+    run(notebook, no_jupyter)
     assert printed_errors(notebook) == []
 
 
