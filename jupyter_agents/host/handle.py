@@ -1,71 +1,88 @@
 """What a cell holds instead of the instance: an `AgentHandle`, safe on any thread.
 
-It mirrors the state on the main thread. A write goes to the agents' thread, waits until it is
-applied (or raises its validation error), and is visible when the call returns; what clients change
-arrives by itself. Observers, and with them ``link``, fire on the main thread. Methods run the
-agent's methods on the agents' thread.
+It mirrors the state. A write goes to the agents' thread, waits until it is applied (or raises its
+validation error), and is visible when the call returns; what clients change arrives by itself.
+Observers, and with them ``link``, are called on one thread, where the handle is at home. Methods
+run the agent's methods on the agents' thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
-import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from traitlets import Any as AnyTrait
+import traitlets
 from traitlets import HasTraits
 
+from jupyter_agents.errors import AgentNotFound
+from jupyter_agents.host.mirror import Home, Linked, link_of
 from jupyter_agents.host.state import field_names
+from jupyter_agents.instance.fields import from_plain
 from jupyter_agents.protocol import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
+    from jupyter_agents.host.agent import Agent
     from jupyter_agents.host.host import AgentHost, Hosted, Viewer
+    from jupyter_agents.instance.instance import AgentInstance
 
 __all__ = ["AgentHandle", "handle_for"]
 
-CALM_S = 0.005
-"""After a write from another thread, observers wait this long.
+STUCK_S = 60.0
+"""How long a call waits for the agents' thread to begin with it, before it gives up."""
 
-A ``link`` that is in the middle of it drops news.
-"""
+ALIGN_S = 0.02
+"""After links were busy, how soon they are looked at again."""
+
+_log = logging.getLogger("jupyter_agents")
 
 
-class _Mirrored(AnyTrait):
-    """Reads what holds, also before the observers have been told."""
+class _Mirrored(traitlets.Any):
+    """A trait whose value is the agent's: reading asks the mirror, assigning the agent."""
 
     def get(self, obj: Any, cls: Any = None) -> Any:
-        obj._refresh()
-        return obj._value(self.name)
+        return obj._read(self.name)
+
+    def set(self, obj: Any, value: Any) -> None:
+        obj._assign(self.name, value)
 
 
 class AgentHandle(HasTraits):
     """One agent instance, by name, for cells and other threads.
 
     Every field of a typed state is a trait of the handle, and `state` is the whole state.
-    Everything else is the agent's: ``room.shout("x")`` returns a sync method's result, and an
-    awaitable for an async one.
+    Everything else is the agent's: ``room.shout("x")`` returns a sync method's result, an
+    awaitable for an async one, and an iterator for a generator.
+
+    A handle stays valid while cells run again, instances sleep, and the class is stopped and
+    served anew. Nobody keeps it alive but who holds it.
 
     Thread
     ------
-    Any. Observers are called on the main thread.
+    Any. Observers are called at home: on the thread on which the handle was made if an event loop
+    runs there (a notebook's main thread, or the agents' own), else on the main thread when it
+    reads or writes the handle.
     """
 
     state = _Mirrored(allow_none=True)
 
-    _fields: tuple[str, ...] = ()
-
     def __init__(self, host: AgentHost, hosted: Hosted, name: str) -> None:
         own = self.__dict__
-        own.update(_host=host, _hosted=hosted, _name=name, _lock=threading.RLock())
-        own.update(_latest=(-1, None), _shown=(-1, None), _applying=False, _planned=False)
-        own.update(_foreign=0, _calm_at=0.0, _loop=_running_loop())
+        own.update(_host=host, _hosted=hosted, _name=name, _home=Home.of_caller())
+        own.update(_fields=field_names(hosted.cls), _latest=None, _shown=None, _packed={})
+        own.update(_told={}, _telling=0, _links=[], _is_planned=False, _is_aligned=True)
         super().__init__()
-        hosted.mirrors.setdefault(name, []).append(self._news)
-        self._ask(self._subscribe)
+        if host.is_here():
+            self._subscribe(self._instance().agent)
+        else:
+            self._ask(self._subscribe)
+        self._show()
+        own["_told"] = dict(own["_packed"])
 
     @property
     def name(self) -> str:
@@ -74,75 +91,170 @@ class AgentHandle(HasTraits):
 
     # -- the mirror ----------------------------------------------------------------------------
 
-    def _subscribe(self, agent: Any) -> None:
-        self._news(*agent._instance.sync.mirrored())
+    def _subscribe(self, agent: Agent) -> None:
+        own = self.__dict__
+        own["_host"].mirrors.add(own["_hosted"].agent, self.name, self)
+        own["_latest"] = agent._seat().sync.mirrored()
 
-    def _news(self, version: int, packed: bytes | None) -> None:
+    def _news(self, packed: bytes | None) -> None:
         """On the agents' thread: the state changed."""
-        own = self.__dict__
-        if version < own["_latest"][0] and packed is not None and version != 0:
-            return
-        own["_latest"] = (version, packed)
-        loop = own["_loop"]
-        if loop is not None and not own["_planned"] and not loop.is_closed():
-            own["_planned"] = True
-            loop.call_soon_threadsafe(self._catch_up)
+        self.__dict__["_latest"] = packed
+        self._plan()
 
-    def _value(self, field: str | None) -> Any:
-        packed = self.__dict__["_latest"][1]
-        state = None if packed is None else messages.decode(packed)
-        if field == "state" or state is None:
-            return state
-        return state.get(field)
-
-    def _refresh(self) -> None:
-        # in a plain script there is no main loop to bring the news: reading does
+    def _plan(self) -> None:
         own = self.__dict__
-        is_news = own["_latest"] is not own["_shown"] and not own["_applying"]
-        if own["_loop"] is None and is_news and _on_main_thread():
+        if not own["_is_planned"]:
+            own["_is_planned"] = True
+            if not own["_home"].soon(self._planned):
+                own["_is_planned"] = False
+
+    def _planned(self) -> None:
+        self.__dict__["_is_planned"] = False  # first: what comes from now on plans anew
+        try:
             self._catch_up()
+        except Exception:
+            _log.exception("An observer of %r failed", self)
 
     def _catch_up(self) -> None:
-        """On the main thread: tell the observers what changed since they were told last."""
+        """At home: tell the observers what changed since they were told last."""
         own = self.__dict__
-        own["_planned"] = False
-        wait = CALM_S if own["_foreign"] else own["_calm_at"] - time.monotonic()
-        if wait > 0 and own["_loop"] is not None:
-            own["_planned"] = True
-            own["_loop"].call_later(wait, self._catch_up)
-            return
-        with own["_lock"]:
-            if own["_applying"]:
-                return
-            own["_applying"] = True
-            try:
-                while own["_shown"] is not own["_latest"]:
-                    self._show(own["_latest"])
-            finally:
-                own["_applying"] = False
+        before, own["_telling"] = own["_telling"], threading.get_ident()
+        errors: list[Exception] = []
+        try:
+            if own["_shown"] is not own["_latest"]:
+                self._show()
+                self._tell(errors)
+            self._align()
+        finally:
+            own["_telling"] = before
+        if own["_shown"] is not own["_latest"]:
+            self._plan()
+        if errors:
+            raise errors[0]
 
-    def _show(self, latest: tuple[int, bytes | None]) -> None:
-        before, self.__dict__["_shown"] = self.__dict__["_shown"][1], latest
-        old = None if before is None else messages.decode(before)
-        new = None if latest[1] is None else messages.decode(latest[1])
-        for field in self._fields:
-            was, value = (old or {}).get(field), (new or {}).get(field)
-            if was != value or type(was) is not type(value):
-                self._notify_trait(field, was, value)
-        if before != latest[1]:
-            self._notify_trait("state", old, new)
+    def _show(self) -> None:
+        """From now on, observers see the state as it is now."""
+        own = self.__dict__
+        self._adapt()
+        packed = own["_shown"] = own["_latest"]
+        plain = None if packed is None else messages.decode(packed)
+        fields = plain if isinstance(plain, dict) else {}
+        own["_packed"] = {f: messages.encode(fields[f]) for f in own["_fields"] if f in fields}
+        own["_packed"]["state"] = packed
+
+    def _tell(self, errors: list[Exception]) -> None:
+        own = self.__dict__
+        for trait in (*own["_fields"], "state"):
+            # read now: an observer that writes has the rest told before this goes on
+            was, now = own["_told"].get(trait), own["_packed"].get(trait)
+            if was == now:
+                continue
+            own["_told"][trait] = now
+            try:
+                self._notify_trait(trait, self._value(trait, was), self._value(trait, now))
+            except Exception as error:
+                errors.append(error)
+
+    def _read(self, trait: str) -> Any:
+        own = self.__dict__
+        if own["_telling"] == threading.get_ident():
+            return self._value(trait, own["_packed"].get(trait))
+        if not own["_home"].has_loop and own["_home"].is_here():
+            self._planned()  # nothing else brings the news there
+        packed = own["_latest"]
+        state = None if packed is None else messages.decode(packed)
+        if trait == "state" or not isinstance(state, dict):
+            return state
+        return self._converted(trait, state.get(trait))
+
+    def _value(self, trait: str, packed: bytes | None) -> Any:
+        return self._converted(trait, None if packed is None else messages.decode(packed))
+
+    def _converted(self, trait: str, plain: Any) -> Any:
+        """What the agent's trait holds for a JSON value: a date, a set, a member of an enum."""
+        own_trait = getattr(self._cls, trait, None)
+        if trait == "state" or not isinstance(own_trait, traitlets.TraitType):
+            return plain
+        try:
+            return own_trait._validate(self, from_plain(self, own_trait, plain))
+        except Exception:  # a validator that needs the agent; the value was validated there
+            return plain
+
+    def _adapt(self) -> None:
+        """Have the fields of the class as it is served now."""
+        own = self.__dict__
+        fields = field_names(self._cls)
+        if fields == own["_fields"]:
+            return
+        new = {name: _Mirrored(allow_none=True) for name in fields if name not in own["_fields"]}
+        own["_fields"] = fields
+        self.add_traits(**{name: trait for name, trait in new.items() if name not in self._traits})
+
+    # -- links ---------------------------------------------------------------------------------
+
+    def observe(self, handler: Any, names: Any = traitlets.All, type: Any = "change") -> None:
+        """Call `handler` at home with each change; see `traitlets.HasTraits.observe`."""
+        if link_of(handler) is None or not isinstance(names, str):
+            super().observe(handler, names, type)
+            return
+        self.__dict__["_links"].append(Linked(handler, names))
+        self._plan()
+
+    def unobserve(self, handler: Any, names: Any = traitlets.All, type: Any = "change") -> None:
+        """Undo `observe`."""
+        links = self.__dict__["_links"]
+        found = [one for one in links if one.handler == handler and one.trait == names]
+        for one in found:
+            links.remove(one)
+        if not found:
+            super().unobserve(handler, names, type)
+
+    def has_trait(self, name: str) -> bool:
+        """Whether `name` is ``"state"`` or a field of the class as it is served now."""
+        self._adapt()
+        return bool(super().has_trait(name))
+
+    @contextmanager
+    def hold_trait_notifications(self) -> Iterator[None]:
+        """Hold nothing: each assignment is applied when it is made.
+
+        `update_state` makes one change of several.
+        """
+        yield
+
+    def _align(self) -> None:
+        own = self.__dict__
+        again = [
+            one.align(self, self._value(one.trait, own["_packed"].get(one.trait)))
+            for one in list(own["_links"])
+        ]
+        if not any(again):
+            return
+        if own["_is_aligned"] and own["_home"].has_loop:
+            own["_is_aligned"] = False
+            own["_home"].later(ALIGN_S, self._realign)
+
+    def _realign(self) -> None:
+        self.__dict__["_is_aligned"] = True
+        self._planned()
 
     # -- writing -------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "state":
-            self.set_state(value)
-        elif name in self._fields:
-            self._write(lambda agent: setattr(agent, name, value))
-        elif name in self.__dict__ or name.startswith("_") or self.has_trait(name):
+        if not name.startswith("_"):
+            self._adapt()
+        if name.startswith("_") or hasattr(type(self), name) or name in self.__dict__:
             super().__setattr__(name, value)
         else:
             self._ask(lambda agent: setattr(agent, name, value))
+
+    def _assign(self, trait: str, value: Any) -> None:
+        if trait == "state":
+            self.set_state(value)
+        elif trait in field_names(self._cls):
+            self._write(lambda agent: setattr(agent, trait, value))
+        else:
+            raise AttributeError(f"{self._cls.__name__} has no field {trait!r} any more")
 
     def set_state(self, next_state: Any) -> None:
         """Replace the state; raises what refuses it, and is visible when it returns."""
@@ -152,61 +264,112 @@ class AgentHandle(HasTraits):
         """Replace some fields of the state."""
         self._write(lambda agent: agent.update_state(**fields))
 
-    def _write(self, change: Callable[[Any], None]) -> None:
-        own = self.__dict__
-        at_home = own["_loop"] is None or _on_main_thread()
-        if not at_home:
-            own["_foreign"] += 1
-        try:
-            self._ask(change)
-        finally:
-            if not at_home:
-                own["_foreign"] -= 1
-                own["_calm_at"] = time.monotonic() + CALM_S
-        if at_home and not own["_host"].is_here():
+    def _write(self, change: Callable[[Agent], None]) -> None:
+        self._ask(change)
+        if self.__dict__["_home"].is_here():
             self._catch_up()
 
     # -- the agent's own -----------------------------------------------------------------------
 
-    def _ask(self, work: Callable[[Any], Any]) -> Any:
-        """Have `work` done with the agent on its thread.
+    @property
+    def _cls(self) -> type[Agent]:
+        """The class as it is served now, or was last."""
+        own = self.__dict__
+        hosted: Hosted = own["_host"].classes.get(own["_hosted"].agent, own["_hosted"])
+        return hosted.cls
 
-        Returns the result or raises the error.
-        """
+    def _instance(self) -> AgentInstance:
+        """On the agents' thread: the instance, taken in if there is none."""
+        own = self.__dict__
+        host, agent = own["_host"], own["_hosted"].agent
+        hosted = host.classes.get(agent)
+        if hosted is None:
+            raise AgentNotFound(f"{agent}/{self.name}", tuple(host.classes))
+        instance: AgentInstance = host.instance(hosted, self.name)
+        return instance
+
+    def _ask(self, work: Callable[[Agent], Any]) -> Any:
+        """Have `work` done with the started agent on its thread; its result or its error."""
         host = self.__dict__["_host"]
-        instance = host.instance(self.__dict__["_hosted"], self.name)
         if host.is_here():
-            return instance.perform(work)
-        return host.submit(instance.outside, work).result()
+            instance = self._instance()
+            result = instance.at_once(work)
+            instance.sync.flush()  # visible to the caller, who goes on within this turn
+            return result
+        began = threading.Event()
+
+        def begin(agent: Agent) -> Any:
+            began.set()
+            return work(agent)
+
+        future = host.submit(self._outside, begin)
+        return host.result(future, began, STUCK_S, self._obstacle)
+
+    async def _outside(self, work: Callable[[Agent], Any]) -> Any:
+        instance = self._instance()
+        result = await instance.outside(work)
+        instance.sync.flush()
+        return result
+
+    def _obstacle(self) -> str:
+        own = self.__dict__
+        hosted = own["_host"].classes.get(own["_hosted"].agent)
+        instance = None if hosted is None else hosted.instances.get(self.name)
+        if instance is not None and instance.starting:
+            return f"on_start of {self._cls.__name__} {self.name!r} has not ended"
+        running = own["_host"].running
+        name = getattr(running, "__qualname__", repr(running))
+        return f"{name} keeps the agents' thread; make it async, or use asyncio.to_thread"
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
-            raise AttributeError(name)
-        cls = self.__dict__["_hosted"].cls
-        found = inspect.getattr_static(cls, name, None)
+            raise AttributeError(f"{type(self).__name__} has no {name!r}")
+        found = inspect.getattr_static(self._cls, name, None)
         if isinstance(found, (staticmethod, classmethod)):
-            return getattr(cls, name)
+            return getattr(self._cls, name)
         if inspect.isroutine(found):
             return self._method(name, found)
+        if name in field_names(self._cls):
+            return self._read(name)
         return self._ask(lambda agent: getattr(agent, name))
 
     def _method(self, name: str, function: Any) -> Callable[..., Any]:
-        def work(args: Any, kwargs: Any) -> Callable[[Any], Any]:
-            return lambda agent: getattr(agent, name)(*args, **kwargs)
-
         def sync_call(*args: Any, **kwargs: Any) -> Any:
-            return self._ask(work(args, kwargs))
+            return self._ask(lambda agent: getattr(agent, name)(*args, **kwargs))
 
         async def async_call(*args: Any, **kwargs: Any) -> Any:
-            host = self.__dict__["_host"]
-            instance = host.instance(self.__dict__["_hosted"], self.name)
-            if host.is_here():
-                return await instance.outside(work(args, kwargs))
-            return await asyncio.wrap_future(host.submit(instance.outside, work(args, kwargs)))
+            return await self._there(lambda agent: getattr(agent, name)(*args, **kwargs))
 
-        call = async_call if inspect.iscoroutinefunction(function) else sync_call
-        call.__name__, call.__doc__ = name, function.__doc__
-        return call
+        async def async_generator(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            items = await async_call(*args, **kwargs)
+            try:
+                while found := await self._there(lambda agent: _async_next(items)):
+                    yield found[0]
+            finally:
+                await self._there(lambda agent: items.aclose())
+
+        def generator(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            items = sync_call(*args, **kwargs)
+            try:
+                while found := self._ask(lambda agent: _next(items)):
+                    yield found[0]
+            finally:
+                self._ask(lambda agent: items.close())
+
+        call: Callable[..., Any] = sync_call
+        if inspect.isasyncgenfunction(function):
+            call = async_generator
+        elif inspect.isgeneratorfunction(function):
+            call = generator
+        elif inspect.iscoroutinefunction(function):
+            call = async_call
+        return _dressed(call, name, function)
+
+    async def _there(self, work: Callable[[Agent], Any]) -> Any:
+        host = self.__dict__["_host"]
+        if host.is_here():
+            return await self._outside(work)
+        return await asyncio.wrap_future(host.submit(self._outside, work))
 
     # -- showing -------------------------------------------------------------------------------
 
@@ -229,30 +392,45 @@ class AgentHandle(HasTraits):
         return {"text/plain": repr(self)} if viewer is None else viewer.mimebundle(self)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *dir(self.__dict__["_hosted"].cls)})
+        return sorted({*super().__dir__(), *dir(self._cls)})
 
     def __repr__(self) -> str:
-        cls = self.__dict__["_hosted"].cls.__name__
-        state = messages.decode(p) if (p := self.__dict__["_latest"][1]) is not None else None
-        text = repr(state)
-        return f"<{cls} {self.name!r}, state {text if len(text) < 60 else text[:59] + '…'}>"
+        packed = self.__dict__["_latest"]
+        text = repr(None if packed is None else messages.decode(packed))
+        text = text if len(text) < 60 else f"{text[:59]}…"
+        return f"<{self._cls.__name__} {self.name!r}, state {text}>"
 
 
 def handle_for(host: AgentHost, hosted: Hosted, name: str) -> AgentHandle:
     """A handle whose traits are the fields of the class's typed state."""
+    made = hosted.handle_class
     fields = field_names(hosted.cls)
-    traits: dict[str, Any] = {field: _Mirrored(allow_none=True) for field in fields}
-    cls = type(f"{hosted.cls.__name__}Handle", (AgentHandle,), {**traits, "_fields": fields})
-    handle: AgentHandle = cls(host, hosted, name)
+    if made is None or made._made_for is not hosted.cls:
+        traits: dict[str, Any] = {field: _Mirrored(allow_none=True) for field in fields}
+        traits["_made_for"] = hosted.cls
+        made = type(f"{hosted.cls.__name__}Handle", (AgentHandle,), traits)
+        hosted.handle_class = made  # one for all handles: a class is dear
+    handle: AgentHandle = made(host, hosted, name)
     return handle
 
 
-def _on_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
+def _next(items: Iterator[Any]) -> tuple[Any, ...]:
+    for item in items:
+        return (item,)
+    return ()
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+async def _async_next(items: AsyncIterator[Any]) -> tuple[Any, ...]:
+    async for item in items:
+        return (item,)
+    return ()
+
+
+def _dressed(call: Callable[..., Any], name: str, function: Any) -> Callable[..., Any]:
+    """Give a call the method's name, text and signature, as a notebook shows them."""
+    call.__name__, call.__qualname__, call.__doc__ = name, function.__qualname__, function.__doc__
+    with suppress(TypeError, ValueError):
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())[1:]
+        call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return call

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from jupyter_agents.errors import ServeError
 from jupyter_agents.host.agent import Agent
 from jupyter_agents.host.connection import Connection
+from jupyter_agents.host.mirror import Mirrors
 from jupyter_agents.host.thread import AgentLoop
 from jupyter_agents.instance.instance import AgentInstance
 from jupyter_agents.instance.requests import Requests
@@ -74,8 +75,8 @@ class Hosted:
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     takeover: bool = False
     instances: dict[str, AgentInstance] = field(default_factory=dict)
-    mirrors: dict[str, list[Callable[[int, bytes | None], None]]] = field(default_factory=dict)
-    """Handles to tell of a changed state, by instance name; called on the agents' thread."""
+    handle_class: Any = None
+    """Made by `handle.py`; its traits are the fields of `cls`."""
 
     def registration(self) -> dict[str, Any]:
         """The object of a SERVE frame."""
@@ -140,6 +141,8 @@ class AgentHost(AgentLoop):
         super().__init__(loop, thread_id, self.limits.outbox_bytes)
         self.classes: dict[str, Hosted] = {}
         self.connections: dict[int, Connection] = {}
+        self.mirrors = Mirrors()
+        """Handles to tell of a changed state."""
         self.server: dict[str, Any] = {}
         self.watched = False
         self.viewer: Viewer | None = None
@@ -153,6 +156,7 @@ class AgentHost(AgentLoop):
             Kind.OPEN: self._open,
             Kind.CLOSED: self._closed,
             Kind.FAILED: self._failed,
+            Kind.PROBE: self._probed,
             Kind.REQUEST: self._requests.request,
             Kind.ABANDON: self._requests.abandon,
             Kind.ASK: self._requests.ask,
@@ -233,6 +237,9 @@ class AgentHost(AgentLoop):
         connection = self.connections.get(number)
         if connection is not None:
             connection._instance.door.failed(connection, payload.decode("utf-8", "replace"))
+
+    def _probed(self, number: int, payload: bytes) -> None:
+        self.send(Kind.PROBE, number)
 
     def _forget_connections(self) -> None:
         connections, self.connections = self.connections, {}
@@ -419,7 +426,7 @@ class AgentHost(AgentLoop):
         self.end_turn()
         for storage in {hosted.storage for hosted in self.classes.values()}:
             storage.close()
-        self._stopped = True
+        self.refuse_work()
 
 
 def _settle(future: asyncio.Future[None], error: Exception | None) -> None:

@@ -15,7 +15,9 @@ import logging
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jupyter_agents.errors import HostStopped, LinkError
@@ -35,6 +37,9 @@ MAX_POSTED = 10_000
 
 FRAMES_A_WRITE = 1_000
 
+SLICE_S = 0.5
+"""Who waits looks up this often, so that an interrupt is heard on every platform."""
+
 
 class Uplink(Protocol):
     """What the host needs of its link: somewhere to put frames."""
@@ -45,6 +50,10 @@ class Uplink(Protocol):
     @property
     def is_full(self) -> bool:
         """Whether frames should wait here."""
+
+    @property
+    def marks(self) -> memoryview | None:
+        """Memory shared with the server; None where there is none."""
 
     async def drained(self) -> None:
         """Return when the link has room."""
@@ -80,6 +89,7 @@ class AgentLoop:
         self._post_planned = False
         self._touched: set[Storage] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._awaited: set[Future[Any]] = set()
         self._stopped = False
 
     # -- threads -------------------------------------------------------------------------------
@@ -97,14 +107,17 @@ class AgentLoop:
 
     def post(self, function: Callable[..., None], *args: Any) -> None:
         """Queue work for the agents' thread, with one wake-up however much is queued."""
-        if self._stopped:
-            raise HostStopped
         if len(self._posted) >= MAX_POSTED:
             self._wait_for_room()
+        if self._stopped or self.loop.is_closed():
+            raise HostStopped
         self._posted.append((function, args))
         if not self._post_planned:
             self._post_planned = True
-            self.loop.call_soon_threadsafe(self._run_posted)
+            try:
+                self.loop.call_soon_threadsafe(self._run_posted)
+            except RuntimeError:  # closed just now
+                raise HostStopped from None
 
     def _wait_for_room(self) -> None:
         # a cell that sends faster than the link takes it is slowed down here; nothing is lost
@@ -114,30 +127,44 @@ class AgentLoop:
     def _run_posted(self) -> None:
         self._post_planned = False
         posted = self._posted
-        while posted and not self._is_full():
+        # no more than is there now, so that a cell that posts on and on leaves room for clients
+        for _ in range(len(posted)):
+            if self._is_full():
+                break
             function, args = posted.popleft()
-            try:
-                function(*args)
-            except Exception:
-                _log.exception("Work for the agents' thread failed")
+            self._safely(function, *args)
             if len(self._outbox) >= FRAMES_A_WRITE:
                 self.end_turn()
         self.end_turn()
 
+    @staticmethod
+    def _safely(function: Callable[..., None], *args: Any) -> None:
+        try:
+            function(*args)
+        except BaseException as error:  # sys.exit() in a hook must not end every agent
+            _log.error("Work for the agents' thread failed: %r", error, exc_info=error)
+
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Run a function, sync or async, on the agents' thread, after what was posted before."""
+        """Run a function, sync or async, on the agents' thread, after what was posted before.
+
+        The future fails with HostStopped when the thread ends first.
+        """
         future: Future[Any] = Future()
+        self._awaited.add(future)
+        future.add_done_callback(self._awaited.discard)
 
         def work() -> None:
+            if future.done():  # nobody waits any more
+                return
             try:
                 result = function(*args)
             except BaseException as error:
-                self._deliver(future.set_exception, error)
+                self._deliver(future, None, error)
                 return
             if inspect.isawaitable(result):
                 self._resolve_later(future, result)
             else:
-                self._deliver(future.set_result, result)
+                self._deliver(future, result, None)
 
         if self.is_here():
             work()
@@ -145,21 +172,56 @@ class AgentLoop:
             self.post(work)
         return future
 
-    def _deliver(self, settle: Callable[[Any], None], value: Any) -> None:
+    def _deliver(self, future: Future[Any], value: Any, error: BaseException | None) -> None:
         self.end_turn()  # what the caller did is saved and told before the caller goes on
-        settle(value)
+        if self._stopped and isinstance(error, asyncio.CancelledError):
+            error = HostStopped()
+        with suppress(InvalidStateError):  # its caller gave up
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
 
     def _resolve_later(self, future: Future[Any], result: Awaitable[Any]) -> None:
-        def ended(value: Any, error: BaseException | None) -> None:
-            if error is not None:
-                self._deliver(future.set_exception, error)
-            else:
-                self._deliver(future.set_result, value)
+        cancel = self.spawn(result, contextvars.copy_context(), partial(self._deliver, future))
 
-        cancel = self.spawn(result, contextvars.copy_context(), ended)
-        future.add_done_callback(
-            lambda f: self.loop.call_soon_threadsafe(cancel) if f.cancelled() else None
-        )
+        def gave_up(future: Future[Any]) -> None:
+            if future.cancelled() and not self.loop.is_closed():
+                self.loop.call_soon_threadsafe(cancel)
+
+        future.add_done_callback(gave_up)
+
+    def result(
+        self,
+        future: Future[Any],
+        began: threading.Event,
+        limit_s: float,
+        obstacle: Callable[[], str],
+    ) -> Any:
+        """What submitted work returned or raised, for a caller on another thread.
+
+        Raises
+        ------
+        TimeoutError
+            When the work has not begun within `limit_s`; it is not done then. `obstacle` says why.
+        HostStopped
+            When the thread ends first.
+        """
+        slices = max(1, round(limit_s / SLICE_S))
+        while not wait([future], limit_s / slices).done:
+            if self._stopped or not self.loop.is_running():
+                raise HostStopped
+            slices -= not began.is_set()
+            if slices <= 0 and future.cancel():
+                raise TimeoutError(f"no answer within {limit_s:g} s: {obstacle()}")
+        return future.result()
+
+    def refuse_work(self) -> None:
+        """From now on nothing is taken; who waits for something hears HostStopped."""
+        self._stopped = True
+        for future in list(self._awaited):
+            with suppress(InvalidStateError):
+                future.set_exception(HostStopped())
 
     def spawn(
         self,
@@ -168,17 +230,13 @@ class AgentLoop:
         done: Callable[[Any, BaseException | None], None],
     ) -> Callable[[], object]:
         """Make a task of what a hook left to await; `done` gets its value or its error."""
-        coroutine = awaitable if inspect.iscoroutine(awaitable) else _await(awaitable)
-        task: asyncio.Task[Any] = context.run(self.loop.create_task, coroutine)
+        task: asyncio.Task[Any] = context.run(self.loop.create_task, _contained(awaitable))
         self._tasks.add(task)
 
         def ended(task: asyncio.Task[Any]) -> None:
             self._tasks.discard(task)
-            if task.cancelled():
-                done(None, asyncio.CancelledError())
-            else:
-                error = task.exception()
-                done(None if error else task.result(), error)
+            value, error = (None, asyncio.CancelledError()) if task.cancelled() else task.result()
+            self._safely(done, value, error)
             self.end_turn()
 
         task.add_done_callback(ended)
@@ -232,7 +290,7 @@ class AgentLoop:
         while self._later and rounds:
             rounds -= 1
             function, args = self._later.popleft()
-            function(*args)
+            self._safely(function, *args)
         if self._touched:
             self._commit()
         self._turn_planned = False
@@ -250,8 +308,9 @@ class AgentLoop:
     def link_has_room(self) -> None:
         """The link takes more: what waited goes on."""
         self.end_turn()
-        if self._posted:
-            self._run_posted()
+        if self._posted and not self._post_planned:
+            self._post_planned = True
+            self.loop.call_soon(self._run_posted)
 
     def _commit(self) -> None:
         touched, self._touched = self._touched, set()
@@ -268,8 +327,13 @@ class AgentLoop:
             await self.uplink.drained()
 
 
-async def _await(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+async def _contained(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    try:
+        return await awaitable, None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # asyncio lets sys.exit() in a task end the whole loop
+        return None, error
 
 
 class AgentThread:

@@ -98,6 +98,13 @@ class Fielded(HasTraits):
                 self._can_assign({name: plain}, logging.WARNING)
         return stored
 
+    def _follow(self) -> None:
+        """Hold what is kept, which an object of older code has changed."""
+        kept = self._kept_fields() or {}
+        known = {name: kept[name] for name in self._state_fields if name in kept}
+        if encode(known) != self._fields_json():
+            self._can_assign(known, logging.WARNING)
+
     def _can_assign(self, fields: dict[str, Any], level: int) -> bool:
         try:
             with self.hold_trait_notifications():

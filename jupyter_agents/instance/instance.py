@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from traitlets import TraitError
 
 from jupyter_agents.host.connection import Connections, to_payload
 from jupyter_agents.instance.calls import Calls
+from jupyter_agents.instance.current import get_current_agent
 from jupyter_agents.instance.door import Door
 from jupyter_agents.instance.hooks import Hooks, outcome
 from jupyter_agents.instance.sync import Sync
@@ -52,7 +56,7 @@ class AgentInstance:
         self.log = logging.getLogger(f"jupyter_agents.{hosted.agent}")
         self.members: dict[int, Connection] = {}
         self.object: Agent | None = None
-        self.started = self.starting = False
+        self.started = self.starting = self.has_old_code = False
         self._arrivals: list[tuple[Callable[[], None], Callable[[BaseException], None]]] = []
         self._everyone: bytes | None = None
         self.hooks = Hooks(self, host)
@@ -130,13 +134,15 @@ class AgentInstance:
             return lambda: None
         self.sync.flush()
         new = self._make(cls)
-        new.__dict__.update({key: value for key, value in vars(old).items() if _is_field(key)})
+        _hand_over(old, new)
         changed = getattr(new, "on_code_changed", None)
         if changed is not None:
             self.hooks.context(agent=new).run(changed, old)
 
         def adopt() -> None:
             self.object = new
+            old._kept = new._kept  # what a handler of the old code still sets is not lost
+            self.has_old_code = True
             for connection in self.members.values():
                 connection._context = self.hooks.context(connection)
 
@@ -150,8 +156,33 @@ class AgentInstance:
         await self.until_started()
         return await outcome(self.perform(work))
 
+    def at_once(self, work: Callable[[Agent], Any]) -> Any:
+        """Do `work` for a caller on the agents' thread, who cannot wait.
+
+        RuntimeError while `on_start` of another agent is under way.
+        """
+        errors: list[BaseException] = []
+        if not self._is_ready():
+            self.arrive(lambda: None, errors.append)
+        if errors:
+            raise errors[0]
+        if not self._is_ready():
+            raise RuntimeError(
+                f"on_start of {self.hosted.cls.__name__} {self.name!r} has not ended; "
+                "wait for it with await get_agent_by_name(…)"
+            )
+        return self.perform(work)
+
+    def _is_ready(self) -> bool:
+        # in its own on_start an agent may use itself, also by a handle
+        return self.started or (
+            self.object is not None and get_current_agent().agent is self.object
+        )
+
     async def until_started(self) -> None:
         """Return when `on_start` has ended; raises what it raised."""
+        if self._is_ready():
+            return
         errors: list[BaseException | None] = []
         arrived = asyncio.Event()
 
@@ -299,7 +330,13 @@ class AgentInstance:
 
 
 _OURS = ("_trait", "_cross_validation", "_state", "_all_trait", "_static_immutable")
+_OWN = ("name", "notify_change", "_instance", "_kept", "_touched")
 
 
-def _is_field(key: str) -> bool:
-    return not key.startswith(_OURS) and key not in ("name", "_instance")
+def _hand_over(old: Agent, new: Agent) -> None:
+    """Give a new object the attributes of the old one, except its state, which is loaded."""
+    found = {k: v for k, v in vars(old).items() if not k.startswith(_OURS) and k not in _OWN}
+    new.__dict__.update(found)
+    for name in old._trait_values.keys() & new._traits.keys() - set(new._state_fields):
+        with suppress(TraitError):  # the new code may have other ideas of it
+            new.set_trait(name, old._trait_values[name])

@@ -47,7 +47,7 @@ class Sync:
         self._instance = instance
         self._host = host
         self._side = AgentSide(instance.hosted.agent, instance.name)
-        self._dirty = False
+        self._dirty = self._is_following = False
         self._writer: int | None = None
         self._heard: list[tuple[Any, Source]] = []
         self._settling: asyncio.TimerHandle | None = None
@@ -74,6 +74,16 @@ class Sync:
         if agent is not None:
             self._heard.append((agent.state, source))
         self._host.later(self._hear)
+
+    def _follow(self) -> None:
+        agent = self._instance.object
+        if agent is not None and agent._state_fields:
+            self._is_following = True
+            try:
+                agent._follow()
+            finally:
+                self._is_following = False
+            agent._kept.json, agent._kept.live = agent._fields_json(), MISSING
 
     def cleared(self) -> None:
         """What was stored is unreadable, and nothing takes its place."""
@@ -109,6 +119,7 @@ class Sync:
         hosted = self._instance.hosted
         hosted.storage.clear(hosted.agent, self._instance.name)
         self._host.touched(hosted.storage)
+        self._host.mirrors.tell(hosted.agent, self._instance.name, None)
 
     def announce(self) -> None:
         """Tell everyone the state as it is."""
@@ -136,8 +147,7 @@ class Sync:
         self._send(self._side.tell(snapshot, writer=self._writer, views=self._views(agent)))
         self._writer = None
         self._settle_later()
-        for mirror in hosted.mirrors.get(self._instance.name, ()):
-            mirror(snapshot.version, snapshot.json)
+        self._host.mirrors.tell(hosted.agent, self._instance.name, snapshot.json)
         if self._host.watched:
             source = self._heard[-1][1] if self._heard else "server"
             facts = {"state": snapshot.value, "version": snapshot.version, "source": source}
@@ -151,11 +161,11 @@ class Sync:
             else Snapshot(snapshot_value(agent), state_version(agent), packed)
         )
 
-    def mirrored(self) -> tuple[int, bytes | None]:
-        """Version and JSON of the state, for a handle."""
+    def mirrored(self) -> bytes | None:
+        """The state as JSON, for a handle."""
         agent = self._instance.agent
         self.flush()
-        return state_version(agent), snapshot_json(agent)
+        return snapshot_json(agent)
 
     def _views(self, agent: Agent) -> Any:
         if not has_view(agent):

@@ -1,0 +1,192 @@
+"""What keeps handles equal to their agents: who is told, on which thread, and the links.
+
+Promises that a handle nobody holds is told no more and freed, and that a linked trait ends equal
+to the agent's whichever threads write. Must not know agents or states: the copy itself is
+`handle.py`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from traitlets import Bunch, directional_link, link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Home", "Linked", "Mirror", "Mirrors", "link_of"]
+
+_log = logging.getLogger("jupyter_agents")
+
+TRIES = 3
+"""How often a value is carried over that the other side does not keep: a slider past its end."""
+
+
+class Mirror(Protocol):
+    """A copy of one instance's state."""
+
+    def _news(self, packed: bytes | None) -> None:
+        """Take the state as it is now, as JSON; on the agents' thread."""
+
+
+class Mirrors:
+    """Whom to tell of a changed state, by address; holds nobody.
+
+    Thread
+    ------
+    The agents' thread only.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[tuple[str, str], list[weakref.ref[Mirror]]] = {}
+
+    def add(self, agent: str, name: str, mirror: Mirror) -> None:
+        """Tell this one, too, as long as somebody else holds it."""
+        alive = [ref for ref in self._of.get((agent, name), ()) if ref() is not None]
+        self._of[agent, name] = [*alive, weakref.ref(mirror)]
+
+    def tell(self, agent: str, name: str, packed: bytes | None) -> None:
+        """The state of this instance is another one now."""
+        found = self._of.get((agent, name))
+        if found is None:
+            return
+        mirrors = [mirror for ref in found if (mirror := ref()) is not None]
+        if len(mirrors) < len(found):
+            self._of[agent, name] = [weakref.ref(mirror) for mirror in mirrors]
+        if not mirrors:
+            del self._of[agent, name]
+        for mirror in mirrors:
+            mirror._news(packed)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._of.values()))
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where observers are called: the thread, its loop if it has one, and the cell's context."""
+
+    thread_id: int
+    loop: asyncio.AbstractEventLoop | None
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+
+    @classmethod
+    def of_caller(cls) -> Home:
+        """The calling thread where it runs a loop; else the main thread, whose loop is unknown."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return cls(threading.main_thread().ident or 0, None)
+        return cls(threading.get_ident(), loop)
+
+    def is_here(self) -> bool:
+        """Whether the caller is at home."""
+        return threading.get_ident() == self.thread_id
+
+    @property
+    def has_loop(self) -> bool:
+        """Whether something can be done at home without being asked for there."""
+        return self.loop is not None and self.loop.is_running()
+
+    def soon(self, function: Callable[[], object]) -> bool:
+        """Have it done at home, from any thread; False when nothing runs there."""
+        if self.loop is None:
+            return False
+        try:
+            # a copy: a context cannot be entered twice; ours, so that no agent's goes along
+            self.loop.call_soon_threadsafe(function, context=self.context.copy())
+        except RuntimeError:  # closed
+            return False
+        return True
+
+    def later(self, delay_s: float, function: Callable[[], object]) -> None:
+        """Have it done at home after a while; only from there."""
+        if self.loop is not None:
+            self.loop.call_later(delay_s, function, context=self.context.copy())
+
+
+def link_of(handler: Any) -> link | directional_link | None:
+    """The link that an observer belongs to."""
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, (link, directional_link)) else None
+
+
+class Linked:
+    """One end of a traitlets ``link``, kept equal instead of being told.
+
+    traitlets' links are made for one thread: what changes while `link.updating` is set is dropped.
+    A widget's callbacks may come on a thread of their own (Jupyter's subshells), so the two sides
+    are compared, and compared again, until they are equal or stand still.
+
+    Parameters
+    ----------
+    handler : callable
+        The link's own observer, which carries a change to the other side.
+    trait : str
+        Our side.
+    """
+
+    def __init__(self, handler: Any, trait: str) -> None:
+        self.handler = handler
+        self.trait = trait
+        self.link = handler.__self__
+        backwards = handler.__name__ == "_update_source"
+        self._other = self.link.source if backwards else self.link.target
+        self._transform = self.link._transform_inv if backwards else self.link._transform
+        self._is_one_way = isinstance(self.link, directional_link)
+        self._seen = getattr(*self._other)
+        self._value: Any = None
+        self._tries = 0
+
+    def align(self, owner: Any, value: Any) -> bool:
+        """Carry our value over where the other side differs; True when to look again.
+
+        It waits while the other side is on the move: that change is on its way to us.
+        """
+        if self.link.updating:  # the other side's value is on its way to us, or ours to it
+            self._seen = getattr(*self._other)
+            return True
+        seen, self._seen = self._seen, getattr(*self._other)
+        if not _is_same(value, self._value):
+            self._value, self._tries = value, 0
+        if self._is_one_way and self._tries:
+            return False
+        if _is_same(self._seen, self._wanted(value)):
+            self._tries = 1
+            return False
+        if not self._is_one_way and not _is_same(seen, self._seen):
+            self._tries = 0
+            return True
+        if self._tries >= TRIES:
+            return False
+        self._carry(owner, value)
+        return not self._is_one_way
+
+    def _wanted(self, value: Any) -> Any:
+        try:
+            return self._transform(value)
+        except Exception:  # the link's own attempt raises it again, and is logged
+            return object()
+
+    def _carry(self, owner: Any, value: Any) -> None:
+        change = Bunch(name=self.trait, old=value, new=value, owner=owner, type="change")
+        self._tries += 1
+        try:
+            self.handler(change)
+        except Exception:  # the other side refuses the value, or moved meanwhile
+            if self._tries == 1:
+                _log.warning("%s of %r could not be linked", self.trait, owner, exc_info=True)
+        self._seen = getattr(*self._other)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # an array, or anything else that has its own idea of ==
+        return one is other
