@@ -11,11 +11,11 @@ import pytest
 from jupyter_agents import __version__
 from jupyter_agents.cli import command, main
 from jupyter_agents.errors import CallTimeout
+from tests.cli.conftest import PROGRAM
 from tests.sources import ROOT
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import PROGRAM
-from tests.client.tornado_server import Agents
+    from tests.client.tornado_server import Agents
 
 
 @pytest.mark.parametrize("words", [[], ["list"], ["connect"], ["call"], ["serve"], ["demo"]])
