@@ -156,7 +156,6 @@ class AgentHost(AgentLoop):
             Kind.OPEN: self._open,
             Kind.CLOSED: self._closed,
             Kind.FAILED: self._failed,
-            Kind.PROBE: self._probed,
             Kind.REQUEST: self._requests.request,
             Kind.ABANDON: self._requests.abandon,
             Kind.ASK: self._requests.ask,
@@ -237,9 +236,6 @@ class AgentHost(AgentLoop):
         connection = self.connections.get(number)
         if connection is not None:
             connection._instance.door.failed(connection, payload.decode("utf-8", "replace"))
-
-    def _probed(self, number: int, payload: bytes) -> None:
-        self.send(Kind.PROBE, number)
 
     def _forget_connections(self) -> None:
         connections, self.connections = self.connections, {}
