@@ -8,7 +8,7 @@ import json
 import logging
 import shlex
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.cli.terminal import NO_CONNECTION, OK, lines_of, note, say, shown, value_of
@@ -17,6 +17,7 @@ from jupyter_agents.errors import AgentsError, CallTimeout
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from jupyter_agents.errors import ConnectionClosed
 
@@ -34,12 +35,14 @@ Lines go to the agent as messages, except:
 
 def call(options: argparse.Namespace) -> int:
     """Call a method, and print what comes of it."""
-    return asyncio.run(_call(options))
+    with _quiet():
+        return asyncio.run(_call(options))
 
 
 def connect(options: argparse.Namespace) -> int:
     """Talk until the input ends, the agent ends it, or one message came with ``--once``."""
-    return asyncio.run(_Conversation(options).run())
+    with _quiet():
+        return asyncio.run(_Conversation(options).run())
 
 
 def _client(options: argparse.Namespace) -> AgentClient:
@@ -49,9 +52,19 @@ def _client(options: argparse.Namespace) -> AgentClient:
     client.on_open(lambda: was_open.append(True))
     # A wrong port is told at once; a connection that once was there comes back by itself.
     client.should_reconnect = lambda closed: bool(was_open)
-    # What goes wrong is said here; twice would be once too often.
-    logging.getLogger("jupyter_agents.client").setLevel(logging.ERROR)
     return client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the client's warnings: what goes wrong is said here, and once is enough."""
+    log = logging.getLogger("jupyter_agents.client")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 async def _call(options: argparse.Namespace) -> int:

@@ -104,7 +104,8 @@ class Started:
         """End it whatever it does."""
         if self._process.poll() is None:
             self._process.kill()
-            self._process.communicate()
+        with self._process:
+            pass
 
 
 @pytest.fixture
