@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.live import connected
+
+AXE = Path(__file__).parents[1] / "conformance/node_modules/axe-core/axe.min.js"
 
 CHAT = '''
 from jupyter_agents import Agent, callable_method, serve
@@ -330,3 +334,28 @@ def test_view_without_the_stream_is_kept_by_polling(served):
         assert not [url for url in streams if "api/agents/events" in url]
     finally:
         set_setting(page, "updates", '"live"')
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_side_bar_and_inspector_are_accessible(served, theme):
+    """The checker axe finds nothing to object to, in both of Lab's themes."""
+    if not AXE.exists() and not os.environ.get("CI"):
+        pytest.skip("run `npm ci` in tests/conformance")
+    name = f"Seen{theme.split()[-1].lower()}"
+    page = served(name)
+    page.command("apputils:change-theme", {"theme": theme})
+    agent = name.lower()
+    try:
+        with connected(page.server, f"agents/{agent}/lobby") as client:
+            open_inspector(page, agent, "lobby")
+            client.send('{"order": ["sencha", "oolong"]}')
+            expect(inspector(page, "Messages").locator(".ja-in")).to_be_visible()
+            expect(inspector(page, "Calls").get_by_role("button", name="Call")).to_be_visible()
+            page.screenshot()
+            page.page.add_script_tag(path=AXE)
+            found = page.page.evaluate(
+                "axe.run({include: [['.jp-Agents'], ['.jp-AgentInspector']]})"
+            )
+    finally:
+        page.command("apputils:change-theme", {"theme": "JupyterLab Light"})
+    assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == []
