@@ -55,9 +55,11 @@ LAWS = {
 }
 EDGES = ("", "serving", "standalone", "magics", "cli", "testing")
 
-# Jupyter Server's classes meet ours in these three only; the sockets below run on plain Tornado.
-ON_JUPYTER = ("server.app", "server.handlers", "server.api")
-JUPYTER = ("jupyter_server", "jupyter_core", "jupyter_client", "jupyter_events")
+# Jupyter Server's classes meet ours in these only; the sockets below run on plain Tornado.
+ON_JUPYTER = ("server.app", "server.handlers", "server.api", "server.observe")
+JUPYTER = (
+    "jupyter_server", "jupyter_core", "jupyter_client", "jupyter_events", "prometheus_client",
+)  # fmt: skip
 
 PURE = ("errors", "protocol", "link")
 NO_THINKING = (

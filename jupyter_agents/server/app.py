@@ -26,6 +26,7 @@ from jupyter_agents.server.door import Door
 from jupyter_agents.server.downlink import Downlink
 from jupyter_agents.server.handlers import AgentHandler, StaticHandler
 from jupyter_agents.server.limits import Limits
+from jupyter_agents.server.observe import Events, Metrics
 from jupyter_agents.server.sockets import agent_routes
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ class AgentsApp(Limits, ExtensionApp):
         kernels = JupyterKernels(self.serverapp.web_app.settings)
         runtime_dir, version = self.serverapp.runtime_dir, metadata.version("jupyter_agents")
         self.downlink = Downlink(self.door, self, kernels, runtime_dir, self._welcome, version)
+        event_logger = self.serverapp.event_logger
+        assert event_logger is not None
+        self.events = Events(event_logger)
+        self.metrics = Metrics(self.door, self.downlink)
+        self.door.on_left = self.metrics.left
         self.handlers.extend(agent_routes(self.door, AgentHandler, StaticHandler, base_url="/"))
         self.handlers.extend(api_routes(self.door, self.downlink, self.observers))
         self._server_id = secrets.token_hex(8)
@@ -92,6 +98,7 @@ class AgentsApp(Limits, ExtensionApp):
         """Send the clients away, then let the kernels go."""
         for clock in self._clocks:
             clock.stop()
+        self.metrics.stop()
         self.observers.close()
         await self.door.stop()
         await self.downlink.stop()
@@ -99,6 +106,7 @@ class AgentsApp(Limits, ExtensionApp):
     async def _start(self) -> None:
         if self.door.is_stopping:
             return
+        self.metrics.start()
         await self.downlink.start()
         for clock in self._clocks:
             clock.start()
@@ -123,6 +131,8 @@ class AgentsApp(Limits, ExtensionApp):
     def _on_event(self, kind: str, facts: dict[str, Any]) -> None:
         # As JSON: an id or a reason comes from a client and may hold line breaks.
         self.log.log(_LEVELS.get(kind, logging.DEBUG), "agents %s %s", kind, json.dumps(facts))
+        self.events.emit(kind, facts)
+        self.metrics.count(kind, facts)
         self.observers.tell(kind, facts)
 
 

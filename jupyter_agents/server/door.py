@@ -63,6 +63,8 @@ class Door:
         self.flusher = Flusher()
         self.relay = Relay(Message, limits.relay_limits(), on_event)
         self.sockets: set[ClientSocket] = set()
+        self.on_left: Callable[[ClientSocket], None] = _nothing
+        """Told of each socket that is gone, while its record still says whose it was."""
         self.is_stopping = False
         self._all_gone = asyncio.Event()
         self._path = re.compile(re.escape(base_url) + f"/*{re.escape(self.prefix)}/")
@@ -79,6 +81,7 @@ class Door:
     def left(self, socket: ClientSocket) -> None:
         """A socket is gone."""
         self.sockets.discard(socket)
+        self.on_left(socket)
         if not self.sockets:
             self._all_gone.set()
 
@@ -161,3 +164,7 @@ class ClientSocket:
     def _leave(self, code: int, reason: str, was_clean: bool) -> None:
         self._door.left(self)
         self._relay.closed(self.record, code, reason, was_clean)
+
+
+def _nothing(socket: ClientSocket) -> None:
+    return None
