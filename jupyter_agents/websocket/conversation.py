@@ -1,6 +1,6 @@
 """One WebSocket after the handshake: what RFC 6455 wants said, when, and what it ends in.
 
-Frames come from a `FrameParser`, bytes go through a `Transport`, time is the IOLoop's; whoever
+Frames come from a `FrameParser`, bytes go through a `Transport`, time is the loop's; whoever
 listens is a `Receiver`. How a conversation begins is `jupyter_agents.websocket.protocol`'s
 business.
 """
@@ -27,9 +27,8 @@ from jupyter_agents.websocket.frames import (
 from jupyter_agents.websocket.outbox import Outbox
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Callable, Iterator
-
-    from tornado.ioloop import IOLoop
 
     from jupyter_agents.websocket.frames import Deflate
     from jupyter_agents.websocket.outbox import Flusher, Message, Transport
@@ -114,11 +113,11 @@ class Conversation:
 
     # Side by side in memory: a broadcast to a large room finds none of its sockets in the cache.
     __slots__ = (
-        "_deflate", "_events", "_flusher", "_has_failed", "_in_flight", "_io_loop", "_is_blocked",
+        "_deflate", "_events", "_flusher", "_has_failed", "_in_flight", "_is_blocked",
         "_is_closing", "_is_delivering", "_is_lost", "_is_marked", "_is_paused", "_is_started",
-        "_is_told", "_late_pong", "_may_end", "_options", "_outbox", "_parser", "_ping_count",
-        "_pinged_at", "_timer", "_transport", "_was_heard", "bytes_in", "bytes_out", "messages_in",
-        "messages_out", "receiver", "round_trip_s",
+        "_is_told", "_late_pong", "_loop", "_may_end", "_options", "_outbox", "_parser",
+        "_ping_count", "_pinged_at", "_timer", "_transport", "_was_heard", "bytes_in", "bytes_out",
+        "messages_in", "messages_out", "receiver", "round_trip_s",
     )  # fmt: skip
 
     def __init__(self, receiver: Receiver, flusher: Flusher, options: SocketOptions) -> None:
@@ -129,11 +128,11 @@ class Conversation:
         self._options = options
         self._deflate: Deflate | None = None
         self._parser = FrameParser(options.max_message_bytes)
-        self._events: Iterator[tuple[int, bytes]] = iter(())
+        self._events: Iterator[tuple[int, bytes]] | None = None
         self._outbox = Outbox()
         self._in_flight = 0  # bytes that the transport keeps because the operating system was full
         self._transport: Transport | None = None
-        self._io_loop: IOLoop | None = None
+        self._loop: AbstractEventLoop | None = None
         self._is_marked = self._is_blocked = False
         self._is_started = self._is_paused = self._is_delivering = False
         self._is_closing = False  # nothing more is sent, no message is handed on
@@ -141,7 +140,7 @@ class Conversation:
         self._may_end = False  # the closing handshake is through: close once all is written
         self._is_lost = self._is_told = False
         self._late_pong: bytes | None = None
-        self._timer: object = None
+        self._timer: TimerHandle | None = None
         self._ping_count = 0
         self._pinged_at = 0.0
         self._was_heard = True
@@ -158,9 +157,9 @@ class Conversation:
         self._deflate = deflate
         self._parser = FrameParser(self._options.max_message_bytes, deflate)
 
-    def attach(self, transport: Transport, io_loop: IOLoop) -> None:
+    def attach(self, transport: Transport, loop: AbstractEventLoop) -> None:
         """Begin to send."""
-        self._transport, self._io_loop = transport, io_loop
+        self._transport, self._loop = transport, loop
         if self._options.ping_interval_s > 0:
             self._arm(self._options.ping_interval_s, self._ping)
 
@@ -297,7 +296,7 @@ class Conversation:
     def _lose(self) -> None:
         self._is_lost = self._is_closing = True
         self._may_end = False
-        self._events = iter(())
+        self._events = None
         self._outbox.clear()
         self._in_flight = 0
         self._disarm()
@@ -357,7 +356,7 @@ class Conversation:
             Context().run(self._transport.resume)
 
     def _deliver(self) -> None:
-        if not self._is_listening:
+        if not self._is_listening or self._events is None:
             return
         self._is_delivering = True
         try:
@@ -365,6 +364,8 @@ class Conversation:
                 self._handle(opcode, payload)
                 if self._is_paused:
                     break
+            else:
+                self._events = None  # an idle connection keeps no generator
         except RemoteProtocolError as error:
             self._fail(error)
         except Exception:
@@ -402,16 +403,16 @@ class Conversation:
             self._queue(frame)
 
     def _on_pong(self, payload: bytes) -> None:
-        if self._io_loop is not None and payload == self._ping_payload():
-            self.round_trip_s = self._io_loop.time() - self._pinged_at
+        if self._loop is not None and payload == self._ping_payload():
+            self.round_trip_s = self._loop.time() - self._pinged_at
 
     def _ping_payload(self) -> bytes:
         return self._ping_count.to_bytes(8, "big")
 
     def _ping(self) -> None:
-        assert self._io_loop is not None
+        assert self._loop is not None
         self._ping_count += 1
-        self._pinged_at = self._io_loop.time()
+        self._pinged_at = self._loop.time()
         self._was_heard = False
         if not self._is_blocked:  # else whether it drains is the question, and pings would pile up
             self._outbox.push_front(encode_frame(self._ping_payload(), PING))
@@ -434,11 +435,11 @@ class Conversation:
 
     def _arm(self, delay_s: float, act: Callable[[], None]) -> None:
         self._disarm()
-        if self._io_loop is not None:
-            # In an empty context, as in _listen.
-            self._timer = Context().run(self._io_loop.call_later, delay_s, self._guarded, act)
+        if self._loop is not None:
+            context = self._flusher.context  # an empty one, as in _listen
+            self._timer = self._loop.call_later(delay_s, self._guarded, act, context=context)
 
     def _disarm(self) -> None:
-        if self._timer is not None and self._io_loop is not None:
-            self._io_loop.remove_timeout(self._timer)
+        if self._timer is not None:
+            self._timer.cancel()
             self._timer = None

@@ -162,8 +162,8 @@ class Flusher:
         self._slice_size = slice_size
         self._marked: deque[Flushable] = deque()
         self._is_scheduled = False
-        # Without a context of its own, each turn would copy the one of whoever sent first.
-        self._context = Context()
+        self.context = Context()
+        """Empty, for callbacks: without it each would copy the one of whoever arranged it."""
 
     def mark(self, socket: Flushable) -> None:
         """See to it that `socket` flushes (called by its `send`, not by you)."""
@@ -187,7 +187,7 @@ class Flusher:
         self._is_scheduled = True
         # Not add_callback: that is for any thread, and wakes the loop by a system call.
         loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]  # of all since 5.0
-        loop.call_soon(self._run, context=self._context)
+        loop.call_soon(self._run, context=self.context)
 
     def _run(self) -> None:
         self._is_scheduled = False

@@ -85,7 +85,7 @@ class AgentWebSocketProtocol(Conversation, WebSocketProtocol13):
     def start_pinging(self) -> None:
         """Take the stream over; Tornado calls it between the 101 and `open`."""
         self.stream.set_nodelay(True)
-        self.attach(StreamTransport(self, self.stream), self.stream.io_loop)
+        self.attach(StreamTransport(self, self.stream), get_running_loop())
 
     async def _receive_frame_loop(self) -> None:
         """Begin to read and let the handler go; Tornado calls it when `open` has returned."""
@@ -243,7 +243,7 @@ class SocketTransport:
         self._socket = own
         self._loop = get_running_loop()
         self._is_reading = False
-        self._rest = memoryview(b"")
+        self._rest: bytes | memoryview = b""
 
     def write(self, data: bytes) -> int:
         """Hand bytes to the socket if it takes them, the rest when it can."""
@@ -277,7 +277,7 @@ class SocketTransport:
         if self._socket.fileno() >= 0:
             self.pause()
             self._loop.remove_writer(self._socket)
-            self._rest = memoryview(b"")
+            self._rest = b""
             self._socket.close()
         self._owner.connection_lost()
 

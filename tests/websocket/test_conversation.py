@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.websocket.test_frames import client_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import Context
 
 OPTIONS = SocketOptions(
     max_message_bytes=1000,
@@ -26,36 +28,46 @@ OPTIONS = SocketOptions(
 
 
 class FakeLoop:
-    """Time that passes when it is told to, with the two methods of an IOLoop that are used."""
+    """Time that passes when it is told to, with what of an event loop is used."""
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self._calls: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = 0
+        self.calls: list[FakeTimer] = []
 
     def time(self) -> float:
         return self.now
 
-    def call_later(self, delay_s: float, callback: Callable[..., None], *args: Any) -> object:
-        self._count += 1
-        call = (self.now + delay_s, self._count, lambda: callback(*args))
-        self._calls.append(call)
-        return call
-
-    def remove_timeout(self, call: Any) -> None:
-        self._calls = [other for other in self._calls if other is not call]
+    def call_later(
+        self, delay_s: float, callback: Callable[..., None], *args: Any, context: Context
+    ) -> FakeTimer:
+        timer = FakeTimer(self, self.now + delay_s, lambda: context.run(callback, *args))
+        self.calls.append(timer)
+        return timer
 
     def pass_time(self, seconds: float) -> None:
         end = self.now + seconds
-        while due := sorted(call for call in self._calls if call[0] <= end):
-            self.now = due[0][0]
-            self.remove_timeout(due[0])
-            due[0][2]()
+        while due := sorted((t for t in self.calls if t.when <= end), key=lambda t: t.when):
+            self.now = due[0].when
+            due[0].cancel()
+            due[0].act()
         self.now = end
 
     @property
     def is_idle(self) -> bool:
-        return not self._calls
+        return not self.calls
+
+
+@dataclass(eq=False)
+class FakeTimer:
+    """What `call_later` gives."""
+
+    loop: FakeLoop
+    when: float
+    act: Callable[[], None]
+
+    def cancel(self) -> None:
+        if self in self.loop.calls:
+            self.loop.calls.remove(self)
 
 
 class FakeTransport:
