@@ -187,7 +187,7 @@ class Talk(Listeners):
     def _finish(self, closed: ConnectionClosed, failure: Exception) -> None:
         """End everything that waits."""
         self._failure = failure
-        self._dispatch(self._side.ended(closed.reason or "Connection closed"))
+        self._dispatch(self._side.ended(str(closed)))
         for at in ("open", "ready"):
             self._arrived(at, failure)
 

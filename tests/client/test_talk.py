@@ -80,11 +80,14 @@ async def test_close_refuses_what_cannot_be_sent(
 
 
 async def test_close_sends_code_and_reason(server: FakeServer) -> None:
-    """The agent learns how the client left."""
+    """The agent learns how the client left, and so does whoever waits for an answer."""
     client = server.client()
     await server.opened(client)
+    call = client.call("slow")
     client.close(4100, "done")
     assert server.line.closed == (4100, "done")
+    with pytest.raises(CallAborted, match="Connection closed with 4100: done"):
+        await call
     await client.wait_closed()
 
 
