@@ -15,8 +15,6 @@ class Room(Agent):
     pass
 
 
-
-
 @pytest.mark.parametrize(
     ("message", "payload"),
     [
@@ -30,7 +28,7 @@ class Room(Agent):
     ids=repr,
 )
 def test_text_and_buffers_may_be_sent(message, payload):
-    """str is text; bytes and every buffer, numpy's included, are binary."""
+    """Str is text; bytes and every buffer, numpy's included, are binary."""
     assert to_payload(message) == payload
 
 

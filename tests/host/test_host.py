@@ -98,7 +98,10 @@ async def test_other_server_ends_the_connections_of_the_old_one():
 
 
 async def test_link_that_broke_for_a_moment_keeps_the_connections():
-    """The same server again: connections go on with their state, `on_connect` does not run again."""
+    """The same server again.
+
+    Connections go on with their state, `on_connect` does not run again.
+    """
     seen = []
 
     class Watcher(Agent):

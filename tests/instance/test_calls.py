@@ -152,7 +152,7 @@ async def test_state_frame_precedes_the_reply():
 
 
 async def test_current_agent_follows_into_threads():
-    """`get_current_agent` knows agent and connection, across ``to_thread`` too, and nothing outside."""
+    """`get_current_agent` knows agent and connection, in ``to_thread`` too; outside nothing."""
     async with AgentHarness(Worker) as harness:
         client = await harness.connect(Worker, "x", connection_id="A")
         assert await client.call("who") == ["x", "A", "A"]
@@ -173,7 +173,10 @@ async def test_disconnect_lets_the_call_run_to_its_end():
 
 
 async def test_negotiated_client_cancels():
-    """T207: a cancel frame is a CancelledError in the method; an SDK client's is its own message."""
+    """T207: a cancel frame is a CancelledError in the method.
+
+    An SDK client's is its own message.
+    """
     async with AgentHarness(Worker) as harness:
         ours = await harness.connect(Worker, "x", extended=True)
         await ours.send_json({"type": "rpc", "id": "1", "method": "endless", "args": []})
@@ -216,7 +219,10 @@ async def test_class_may_cancel_on_disconnect():
 
 
 async def test_malformed_call_with_an_id_is_answered():
-    """T212: our answer is an error where the SDK is silent; the frame still reaches `on_message`."""
+    """T212: our answer is an error where the SDK is silent.
+
+    The frame still reaches `on_message`.
+    """
     heard = []
 
     class Listener(Agent):

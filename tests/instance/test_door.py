@@ -37,7 +37,7 @@ async def test_state_set_in_on_connect_is_there_at_the_first_message():
 
 
 async def test_protocol_frames_come_before_the_agents_own():
-    """T022, T023: identity first, then state, then what `on_connect` sent and a broadcast meanwhile."""
+    """T022, T023: identity, then state, then what `on_connect` sent and a broadcast."""
 
     class Greeter(Agent):
         initial_state = {"n": 1}
@@ -250,7 +250,10 @@ async def test_odd_text_goes_to_on_message(text):
 
 
 async def test_binary_arrives_as_bytes():
-    """T041: binary is bytes, an empty one too; RPC in a binary frame is the agent's own message."""
+    """T041: binary is bytes, an empty one too.
+
+    RPC in a binary frame is the agent's own message.
+    """
     async with AgentHarness(Echo) as harness:
         client = await harness.connect(Echo, "x")
         for message in (b"", b"\x00\xff", b'{"type":"rpc","id":"1","method":"x","args":[]}'):
@@ -259,7 +262,7 @@ async def test_binary_arrives_as_bytes():
 
 
 async def test_raising_on_message_keeps_the_connection():
-    """WIRE 7: the client sees nothing, `on_error` gets both arguments, the next message is handled."""
+    """WIRE 7: the client sees nothing, `on_error` gets both arguments, the next works."""
     seen = []
 
     class Touchy(Agent):
@@ -358,7 +361,7 @@ async def test_busy_agent_holds_back_its_sender_only():
 
 
 async def test_connection_state_tags_and_uri_survive_a_restart():
-    """T035: after the kernel restarted, uri, tags and state are back, and `on_connect` did not run."""
+    """T035: after a restart uri, tags and state are back, and `on_connect` did not run."""
     ran = []
 
     class Room(Agent):

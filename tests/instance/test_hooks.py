@@ -26,6 +26,7 @@ class Placed(Agent):
 
 async def test_hooks_run_in_a_copy_of_the_serving_cells_context():
     """What a hook prints goes to the cell that served last: its context is the cell's."""
+    clients = []
     async with AgentHarness() as harness:
         for cell in ("first cell", "second cell"):
             token = where.set(cell)
@@ -33,13 +34,13 @@ async def test_hooks_run_in_a_copy_of_the_serving_cells_context():
                 Hosted(Placed, "placed", ("placed",), harness.storage, contextvars.copy_context())
             )
             where.reset(token)
-            client = await harness.connect("placed", "x") if cell == "first cell" else client
-            await client.send("?")
-            assert await client.receive() == cell
+            clients = clients or [await harness.connect("placed", "x")]
+            await clients[0].send("?")
+            assert await clients[0].receive() == cell
 
 
 async def test_errors_in_tasks_and_in_on_error_are_logged(caplog):
-    """An async hook that raises is logged with the agent's and the hook's name, and so is `on_error`."""
+    """A raising async hook is logged with agent and hook, and so is a raising `on_error`."""
     async with AgentHarness(Placed) as harness:
         client = await harness.connect(Placed, "x")
         await client.close()
@@ -62,7 +63,9 @@ async def test_background_task_of_a_hook_knows_its_agent():
             self.task = asyncio.ensure_future(later())
 
     async with AgentHarness(Background) as harness:
-        client = await harness.connect(Background, "x", connection_id="A", user={"username": "ann"})
+        client = await harness.connect(
+            Background, "x", connection_id="A", user={"username": "ann"}
+        )
         await client.send("go")
         await harness.idle()
         await harness.agent(Background, "x").task

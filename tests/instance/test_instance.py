@@ -65,7 +65,7 @@ class Fussy(Agent):
 
 
 async def test_failed_start_is_a_clean_500_and_is_tried_again():
-    """T003, T004: a failing `on_start` answers 500 without details, and the next request retries."""
+    """T003, T004: a failing `on_start` answers a bare 500, and the next request retries."""
     Fussy.fails = 1
     async with AgentHarness(Fussy) as harness:
         answer = await harness.request(Fussy, "x")
@@ -75,7 +75,7 @@ async def test_failed_start_is_a_clean_500_and_is_tried_again():
 
 
 async def test_failed_start_closes_a_new_connection_with_1011():
-    """A visitor of an instance that cannot start is closed with 1011, and no ghost stays listed."""
+    """A visitor of an instance that cannot start is closed with 1011; no ghost stays."""
     Fussy.fails = 1
     async with AgentHarness(Fussy) as harness:
         client = await harness.connect(Fussy, "x")
@@ -353,5 +353,5 @@ async def test_call_of_unknown_method_does_not_wake_trouble():
     """An unknown method answers with the SDK's sentence."""
     async with AgentHarness(Journal) as harness:
         client = await harness.connect(Journal, "x")
-        with pytest.raises(CallFailed, match="^Method nothing does not exist$"):
+        with pytest.raises(CallFailed, match=r"^Method nothing does not exist$"):
             await client.call("nothing")

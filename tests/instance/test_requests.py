@@ -37,7 +37,10 @@ class Site(Agent):
     ids=repr,
 )
 async def test_answers_of_every_kind(answer, status, body):
-    """`on_request` may return a Response, dict, list, str, bytes, (status, body), or nothing: 404."""
+    """`on_request` may return a Response, dict, list, str, bytes, (status, body), or nothing.
+
+    404.
+    """
     Site.answer = answer
     async with AgentHarness(Site) as harness:
         got = await harness.request(Site, "x")

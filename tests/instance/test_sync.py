@@ -1,4 +1,7 @@
-"""State is saved, then told; whoever may write is asked; every replica ends equal to the agent's."""
+"""State is saved, then told; whoever may write is asked.
+
+Every replica ends equal to the agent's.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +138,7 @@ async def test_readonly_connection():
         for _ in range(3):
             await viewer.set_state({"count": 9})
         assert viewer.state_errors == ["Connection is readonly"] * 3
-        with pytest.raises(CallFailed, match="^Connection is readonly$"):
+        with pytest.raises(CallFailed, match=r"^Connection is readonly$"):
             await viewer.call("bump")
         assert await viewer.call("read") == {"count": 0}
         await writer.call("bump")
@@ -311,7 +314,10 @@ async def test_validator_that_corrects_a_write_tells_its_writer():
 
 
 async def test_closed_class_takes_no_client_writes():
-    """`client_writes = "closed"`: a client's state frame is refused, a call may still change it."""
+    """`client_writes = "closed"`.
+
+    A client's state frame is refused, a call may still change it.
+    """
 
     class Closed(Counter):
         client_writes = "closed"
@@ -324,7 +330,10 @@ async def test_closed_class_takes_no_client_writes():
 
 
 async def test_views_and_private_state():
-    """`view_state` gives each connection its own projection; private state is stored and never sent."""
+    """`view_state` gives each connection its own projection.
+
+    Private state is stored and never sent.
+    """
 
     class Hidden(Agent):
         initial_state = {"public": 1, "answers": {"A": "a", "B": "b"}}
@@ -351,7 +360,7 @@ async def test_views_and_private_state():
 
 
 async def test_large_state_travels_as_a_patch():
-    """One changed item of a 10 KB state costs less than 200 bytes for a client that negotiated it."""
+    """One changed item of a 10 KB state costs a negotiated client under 200 bytes."""
 
     class Large(Agent):
         initial_state = [{"id": n, "text": "x" * 80} for n in range(100)]
