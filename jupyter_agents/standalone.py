@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jupyter_agents.link.marks import MARK_BYTES, Marks
+
 if TYPE_CHECKING:
     from jupyter_agents.host.agent import Agent
     from jupyter_agents.host.host import AgentHost
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from jupyter_agents.link.relay import Relay
 
 __all__ = ["LocalLink", "StandaloneServer", "agent_handlers", "start"]
+
+
+_MARKS = 1024
 
 
 class LocalLink:
@@ -45,6 +50,9 @@ class LocalLink:
 
     def __init__(self, relay: Relay, host: AgentHost, about: dict[str, Any] | None = None) -> None:
         self.id = "local"
+        marks = Marks(bytearray(MARK_BYTES * _MARKS))
+        self.ledger: Marks | None = marks
+        self.marks = marks.numbers
         self.about = about or {"kernel_id": "local"}
         self._relay = relay
         self._host = host

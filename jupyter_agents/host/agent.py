@@ -8,7 +8,7 @@ awaits; a blocking ``def`` hook delays every agent of this kernel, so wait with 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jupyter_agents.host.callables import get_callable_methods
 from jupyter_agents.host.state import Stateful
@@ -42,6 +42,14 @@ class Agent(Stateful):
 
     cancel_on_disconnect: ClassVar[bool] = False
     """Whether a call is cancelled when its caller's connection ends."""
+
+    redelivery: ClassVar[Literal["at_most_once", "at_least_once"]] = "at_most_once"
+    """What becomes of a message whose handler was cut off because the kernel died.
+
+    ``"at_least_once"`` runs the handler again when the class is served again, so it should bear
+    being run twice; ``"at_most_once"`` does not. A message whose handler had not begun is
+    delivered in any case, and one whose handler had ended in none.
+    """
 
     name: str
     """The instance's name, as in its address; set before ``__init__`` runs."""
@@ -89,7 +97,7 @@ class Agent(Stateful):
 
     @classmethod
     def on_before_connect(cls, request: Request) -> Request | Response | None:
-        """Refuse (with a Response) or replace (a Request) an upgrade, before the instance wakes."""
+        """Refuse (a Response) or replace (a Request) an upgrade, before the instance wakes."""
         return None
 
     @classmethod
@@ -196,7 +204,7 @@ class Agent(Stateful):
     def _seat(self) -> AgentInstance:
         if self._instance is None:
             raise RuntimeError(
-                f"This {type(self).__name__} is not hosted: serve(…) the class, it makes its instances"
+                f"This {type(self).__name__} is not hosted: serve(…) makes the instances"
             )
         return self._instance
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from jupyter_agents.protocol import closing, messages
+from jupyter_agents.protocol.http import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, MutableSequence
 
     from jupyter_agents.host.agent import Agent
     from jupyter_agents.instance.instance import AgentInstance
-    from jupyter_agents.protocol.http import Request
 
 __all__ = ["MAX_STATE_BYTES", "Connection", "ConnectionContext", "Connections", "to_payload"]
 
@@ -47,11 +46,27 @@ def to_payload(message: object) -> tuple[bytes, bool]:
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
 class ConnectionContext:
-    """How a connection came about: the upgrade request, and its parts by name."""
+    """How a connection came about: the upgrade request, and its parts by name.
 
-    request: Request
+    Parameters
+    ----------
+    request : Request or str
+        A str is the JSON of its ``to_dict``, and is read when it is asked for: few agents look at
+        it, and as an object it would be most of an idle connection's memory.
+    """
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: Request | str) -> None:
+        self._request = request
+
+    @property
+    def request(self) -> Request:
+        """The upgrade request."""
+        if isinstance(self._request, str):
+            self._request = Request.from_dict(messages.decode(self._request))
+        return self._request
 
     @property
     def url(self) -> str:
@@ -122,6 +137,7 @@ class Connection:
         "bytes_out",
         "connect_ran",
         "ctx",
+        "current",
         "ending",
         "extended",
         "flags",
@@ -131,13 +147,17 @@ class Connection:
         "id",
         "inbox",
         "inbox_bytes",
+        "is_disowned",
+        "marks",
         "messages_in",
         "messages_out",
         "number",
         "opened_at",
         "ready_state",
         "running",
+        "slot",
         "tags",
+        "taken",
     )
 
     def __init__(
@@ -145,7 +165,7 @@ class Connection:
         instance: AgentInstance,
         number: int,
         connection_id: str,
-        request: Request,
+        request: Request | str,
         *,
         extended: bool = False,
         opened_at: float = 0.0,
@@ -170,6 +190,12 @@ class Connection:
         self.inbox_bytes = 0
         self.held_back = False
         self.held: list[tuple[int, bytes, bool]] = []
+        # ordinals of its messages: see instance/receipts.py
+        self.taken = 0  # the latest that was begun
+        self.current = 0  # the one under way, where it is settled at its end
+        self.marks: MutableSequence[int] | memoryview = [0]  # where the server sees `taken`
+        self.slot = 0
+        self.is_disowned = False
 
     @property
     def agent(self) -> Agent:

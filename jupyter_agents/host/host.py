@@ -20,10 +20,10 @@ from jupyter_agents.host.connection import Connection
 from jupyter_agents.host.mirror import Mirrors
 from jupyter_agents.host.thread import AgentLoop
 from jupyter_agents.instance.instance import AgentInstance
+from jupyter_agents.instance.receipts import Receipts
 from jupyter_agents.instance.requests import Requests
 from jupyter_agents.link.frames import Kind, unpack_object
 from jupyter_agents.protocol import closing
-from jupyter_agents.protocol.http import Request
 from jupyter_agents.protocol.names import spellings
 
 if TYPE_CHECKING:
@@ -78,7 +78,14 @@ class Hosted:
     handle_class: Any = None
     """Made by `handle.py`; its traits are the fields of `cls`."""
 
-    def registration(self) -> dict[str, Any]:
+    def __post_init__(self) -> None:
+        if self.cls.redelivery not in ("at_most_once", "at_least_once"):
+            raise ServeError(
+                f'{self.cls.__name__}.redelivery is "at_most_once" or "at_least_once", '
+                f"not {self.cls.redelivery!r}"
+            )
+
+    def registration(self, session: str) -> dict[str, Any]:
         """The object of a SERVE frame."""
         gate = self.cls.on_before_connect.__func__ is not Agent.on_before_connect.__func__  # type: ignore[attr-defined]
         cors = self.cls.cors
@@ -87,6 +94,7 @@ class Hosted:
             "class": self.cls.__name__,
             "spellings": self.spellings,
             "takeover": self.takeover,
+            "session": session,
             "options": {"gate": gate, "cors": cors if isinstance(cors, bool) else dict(cors)},
         }
 
@@ -147,6 +155,7 @@ class AgentHost(AgentLoop):
         self.watched = False
         self.viewer: Viewer | None = None
         self.dropped = 0
+        self.receipts = Receipts(self)
         self._requests = Requests(self)
         self._numbers = count(1)
         self._agreements: dict[int, tuple[Hosted, asyncio.Future[None]]] = {}
@@ -156,6 +165,7 @@ class AgentHost(AgentLoop):
             Kind.OPEN: self._open,
             Kind.CLOSED: self._closed,
             Kind.FAILED: self._failed,
+            Kind.PROBE: self._probed,
             Kind.REQUEST: self._requests.request,
             Kind.ABANDON: self._requests.abandon,
             Kind.ASK: self._requests.ask,
@@ -203,21 +213,18 @@ class AgentHost(AgentLoop):
 
     def _open(self, number: int, payload: bytes) -> None:
         about = unpack_object(payload)
-        known = self.connections.get(number)
-        if (
-            known is not None
-        ):  # the link broke for a moment, this process and the connection lived on
-            self.send_object(Kind.ATTACH, number, known.attachment() if known.accepted else {})
-            return
+        if self.receipts.answer_returning(number, about):
+            return  # the link broke for a moment, this process and the connection lived on
         instance = self.instance(self.classes[about["agent"]], about["name"])
         connection = Connection(
             instance,
             number,
             about["id"],
-            Request.from_dict(about.get("request") or {}),
+            about["request"],
             extended=bool(about.get("extended")),
             opened_at=float(about.get("opened_at") or 0),
         )
+        self.receipts.mark_for(connection, about)
         self.connections[number] = connection
         instance.door.opened(
             connection, about.get("attached") or {}, resumed=bool(about.get("resumed"))
@@ -237,16 +244,21 @@ class AgentHost(AgentLoop):
         if connection is not None:
             connection._instance.door.failed(connection, payload.decode("utf-8", "replace"))
 
+    def _probed(self, number: int, payload: bytes) -> None:
+        self.send(Kind.PROBE, number)
+
     def _forget_connections(self) -> None:
         connections, self.connections = self.connections, {}
         for connection in connections.values():
+            self.receipts.disown(connection)
             connection._instance.door.closed(connection, closing.ABNORMAL, "", False)
 
     def _offer(self, hosted: Hosted) -> int:
         number, agreed = next(self._numbers), self.loop.create_future()
         self._agreements[number] = hosted, agreed
         agreed.add_done_callback(lambda f: f.cancelled() or f.exception())
-        self.send_object(Kind.SERVE, number, hosted.registration())
+        session = self.receipts.session_of(hosted.cls)
+        self.send_object(Kind.SERVE, number, hosted.registration(session))
         return number
 
     def _served(self, number: int, payload: bytes) -> None:
@@ -316,9 +328,7 @@ class AgentHost(AgentLoop):
     def _check_spellings(self, hosted: Hosted) -> None:
         for other in self.classes.values():
             shared = set(other.spellings) & set(hosted.spellings)
-            is_new_code = (
-                other.agent == hosted.agent and other.cls.__name__ == hosted.cls.__name__
-            )
+            is_new_code = other.agent == hosted.agent and other.cls.__name__ == hosted.cls.__name__
             if shared and not is_new_code:
                 raise ServeError(
                     f"{hosted.cls.__name__} and {other.cls.__name__} meet at "

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import mmap
 import os
 import secrets
 import socket
@@ -181,6 +182,7 @@ class _LinkEnd(asyncio.BufferedProtocol):
         self._frames: Callable[[list[tuple[int, int, bytes]]], None] = self._shake_hands
         self.ready: asyncio.Future[None] = host.loop.create_future()
         self.server: dict[str, Any] = {}
+        self.marks: memoryview | None = None
         self.on_lost: Callable[[_LinkEnd], None] = lambda end: None
 
     # -- asyncio's -----------------------------------------------------------------------------
@@ -234,6 +236,7 @@ class _LinkEnd(asyncio.BufferedProtocol):
                 **(self._handshake.welcome or {}),
                 "kernel_id": self._handshake.kernel_id,
             }
+            self.marks = _shared_marks(self.server.pop("marks", None))
             self._frames = self._host.frames
             self.ready.set_result(None)
             if frames[index + 1 :]:
@@ -278,6 +281,16 @@ async def _dial(loop: asyncio.AbstractEventLoop, end: _LinkEnd, address: str) ->
         host, _, port = address[6:].rpartition(":")
         return await loop.create_connection(lambda: end, host, int(port))
     return await loop.create_unix_connection(lambda: end, address)
+
+
+def _shared_marks(path: str | None) -> memoryview | None:
+    """Map what the server reads when this process is dead; None where that cannot be."""
+    try:
+        with open(path or "", "r+b") as file:  # noqa: PTH123  # mmap wants the descriptor
+            return memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+    except (OSError, ValueError) as error:
+        _log.debug("No memory is shared with the server: %s", error)
+        return None
 
 
 def _package() -> str:

@@ -115,6 +115,7 @@ class Calls:
     ) -> None:
         key = (connection.number, call.id)
         connection.running += 1
+        ordinal = self._host.receipts.postpone(connection)
         timers: list[asyncio.TimerHandle] = []
 
         def ended(outcome: Any, error: BaseException | None) -> None:
@@ -126,6 +127,7 @@ class Calls:
             if connection.held_back:
                 self._instance.door.mind(connection)
             self._answered(connection, call, began, error or outcome)
+            self._host.receipts.end(connection, ordinal)
 
         cancel = self._host.spawn(rest, connection._context, ended)
         self._cancels[key] = cancel

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jupyter_agents.host.connection import Connection
     from jupyter_agents.protocol.http import Request
 
-__all__ = ["CurrentAgent", "current", "get_current_agent"]
+__all__ = ["CurrentAgent", "Serving", "current", "get_current_agent"]
 
 
 class CurrentAgent(NamedTuple):
@@ -27,9 +27,20 @@ class CurrentAgent(NamedTuple):
     user: Mapping[str, Any] | None = None
 
 
-current: ContextVar[CurrentAgent] = ContextVar("jupyter_agents_current")
+class Serving(NamedTuple):
+    """The same as it is carried: the request of a connection is read when it is asked for."""
+
+    agent: Agent | None = None
+    connection: Connection | None = None
+    request: Request | None = None
+
+
+current: ContextVar[Serving] = ContextVar("jupyter_agents_current")
 
 
 def get_current_agent() -> CurrentAgent:
     """Whom this code runs for, anywhere below a hook or a callable method."""
-    return current.get(CurrentAgent())
+    agent, connection, request = current.get(Serving())
+    if request is None and connection is not None:
+        request = connection.ctx.request
+    return CurrentAgent(agent, connection, request, request.user if request is not None else None)

@@ -131,8 +131,7 @@ class Door:
             self._instance.arrive(partial(self.drain, connection), partial(self._lose, connection))
 
     def _lose(self, connection: Connection, error: BaseException) -> None:
-        connection.inbox.clear()
-        connection.inbox_bytes = 0
+        self._host.receipts.drop(connection)
         self.mind(connection)
 
     def drain(self, connection: Connection) -> None:
@@ -169,6 +168,20 @@ class Door:
             self._host.send(Kind.RELEASE, connection.number)
 
     def _take(self, connection: Connection, payload: bytes, binary: bool) -> None:
+        ordinal = connection.taken = connection.taken + 1
+        if not self._instance.redelivers:
+            connection.marks[connection.slot] = ordinal
+            self._handle(connection, payload, binary)
+            return
+        connection.current = ordinal
+        try:
+            self._handle(connection, payload, binary)
+        finally:
+            if connection.current:
+                connection.current = 0
+                self._host.receipts.end(connection, ordinal)
+
+    def _handle(self, connection: Connection, payload: bytes, binary: bool) -> None:
         message: str | bytes = payload
         if not binary:
             message = payload.decode("utf-8", "replace")
@@ -213,7 +226,7 @@ class Door:
         self._instance.delist(connection, "closed")
         self._instance.calls.disconnected(connection)
         if not connection.connect_ran:
-            connection.ending = None
+            self._host.receipts.drop(connection)
         elif not self._instance.started:
             self._wake_for(connection)
         elif connection.accepted:
@@ -223,8 +236,19 @@ class Door:
 
     def _say_goodbye(self, connection: Connection) -> None:
         ending, connection.ending = connection.ending, None
-        if ending is not None:
-            self._instance.hooks.call(connection, "on_close", connection, *ending)
+        if ending is None:
+            return
+        receipts = self._host.receipts
+        receipts.drop(connection)
+        ordinal = connection.taken = connection.taken + 1
+        if self._instance.redelivers:
+            connection.current = ordinal
+        else:
+            connection.marks[connection.slot] = ordinal
+        self._instance.hooks.call(connection, "on_close", connection, *ending)
+        if connection.current:
+            connection.current = 0
+            receipts.end(connection, ordinal)
 
     def close(self, connection: Connection, code: int, reason: str) -> None:
         """Close from this side; the first close wins, and what was sent before goes out before."""

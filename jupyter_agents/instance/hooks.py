@@ -10,7 +10,7 @@ import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jupyter_agents.instance.current import CurrentAgent, current
+from jupyter_agents.instance.current import Serving, current
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,10 +45,7 @@ class Hooks:
     ) -> Context:
         """A fresh context in which code knows whom it serves and prints under the serving cell."""
         context = self._instance.hosted.context.copy()
-        if connection is not None and request is None:
-            request = connection.ctx.request
-        user = request.user if request is not None else None
-        who = CurrentAgent(agent or self._instance.object, connection, request, user)
+        who = Serving(agent or self._instance.object, connection, request)
         context.run(current.set, who)
         return context
 
@@ -78,11 +75,13 @@ class Hooks:
         self, connection: Connection | None, context: Context, name: str, rest: Awaitable[Any]
     ) -> None:
         self._begin(connection)
+        ordinal = self._host.receipts.postpone(connection)
 
         def ended(value: Any, error: BaseException | None) -> None:
             self._end(connection)
             if error is not None:
                 self.report(connection, name, error)
+            self._host.receipts.end(connection, ordinal)
 
         self._host.spawn(rest, context, ended)
 

@@ -57,6 +57,7 @@ class AgentInstance:
         self.members: dict[int, Connection] = {}
         self.object: Agent | None = None
         self.started = self.starting = self.has_old_code = False
+        self.heed_class()
         self._arrivals: list[tuple[Callable[[], None], Callable[[BaseException], None]]] = []
         self._everyone: bytes | None = None
         self.hooks = Hooks(self, host)
@@ -131,7 +132,7 @@ class AgentInstance:
         """
         old = self.object
         if old is None:
-            return lambda: None
+            return self.heed_class
         self.sync.flush()
         new = self._make(cls)
         _hand_over(old, new)
@@ -143,10 +144,15 @@ class AgentInstance:
             self.object = new
             old._kept = new._kept  # what a handler of the old code still sets is not lost
             self.has_old_code = True
+            self.heed_class()
             for connection in self.members.values():
                 connection._context = self.hooks.context(connection)
 
         return adopt
+
+    def heed_class(self) -> None:
+        """Take over what each message asks of the class."""
+        self.redelivers = self.hosted.cls.redelivery == "at_least_once"
 
     async def outside(self, work: Callable[[Agent], Any]) -> Any:
         """Do `work` with the started agent for a cell or another agent.

@@ -20,7 +20,7 @@ from jupyter_agents.host.state import (
     snapshot_value,
     state_version,
 )
-from jupyter_agents.instance.current import get_current_agent
+from jupyter_agents.instance.current import Serving, current
 from jupyter_agents.link.frames import Kind, pack_numbers
 from jupyter_agents.protocol import messages
 from jupyter_agents.protocol.agent_side import AgentSide, Snapshot
@@ -56,7 +56,7 @@ class Sync:
 
     def may_write(self, source: Source) -> None:
         """Raise ConnectionReadonly where this source may only look."""
-        connection = get_current_agent().connection if source == "server" else source
+        connection = current.get(Serving()).connection if source == "server" else source
         if connection is None or connection.agent is not self._instance.object:
             return
         if connection.readonly:

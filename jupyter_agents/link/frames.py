@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_agents.errors import LinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "HEAD_BYTES",
@@ -26,8 +26,10 @@ __all__ = [
     "head",
     "pack_numbers",
     "pack_object",
+    "pack_settled",
     "pack_with_object",
     "unpack_object",
+    "unpack_settled",
     "unpack_with_object",
 ]
 
@@ -55,6 +57,8 @@ class Kind(IntEnum):
     ATTACH = 14  # ← what the record must remember while the kernel is away: object
     HOLD = 15  # ← stop reading this connection: its agent is behind
     RELEASE = 16  # ← read it again
+    SETTLED = 17  # ← these messages have ended: `number` runs, see `pack_settled`
+    PROBE = 18  # ↔ say when what came before for connection `number` is read; it is
     REQUEST = 20  # → HTTP, or the question whether a socket may open: object and body
     RESPONSE = 21  # ← object and body
     ABANDON = 22  # → nobody waits for this response any more
@@ -72,6 +76,7 @@ _HEAD = struct.Struct(">IBI")
 HEAD_BYTES = _HEAD.size
 _AFTER_LENGTH = HEAD_BYTES - 4
 _LENGTH = struct.Struct(">I")
+_SETTLED = struct.Struct(">IQI")
 
 
 def head(kind: int, number: int, payload_bytes: int) -> bytes:
@@ -124,6 +129,16 @@ def unpack_with_object(payload: bytes) -> tuple[dict[str, Any], bytes]:
     return unpack_object(payload[4:end]), payload[end:]
 
 
+def pack_settled(runs: Iterable[tuple[int, int, int]]) -> bytes:
+    """Runs of messages as a SETTLED payload: connection, ordinal of the first, how many."""
+    return b"".join(_SETTLED.pack(*run) for run in runs)
+
+
+def unpack_settled(payload: bytes) -> Iterable[tuple[int, int, int]]:
+    """Read back what `pack_settled` made; struct.error when it was not."""
+    return _SETTLED.iter_unpack(payload)
+
+
 class FrameReader:
     """Turns chunks of any size into whole frames, without quadratic joins.
 
@@ -145,6 +160,11 @@ class FrameReader:
             self._standing
         )  # where bytes go now: the standing buffer or a large frame's own
         self._end = 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of a frame that is not whole yet."""
+        return self._end
 
     def space(self) -> memoryview:
         """Where the next bytes are to be written; never empty."""

@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jupyter_agents.link.marks import Marks
 
 __all__ = ["ConnectionRecord", "HostPort", "PendingRequest", "RelayLimits", "Served", "Socket"]
 
@@ -44,6 +45,9 @@ class HostPort(Protocol):
     full: bool
     """True while the link is over its limit; the relay then has the sockets wait."""
 
+    ledger: Marks | None
+    """Memory shared with the host; None where there is none."""
+
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
         """Queue one frame; what is queued in one turn of the loop leaves in one write."""
 
@@ -56,13 +60,16 @@ class RelayLimits:
     """How long connections wait for a host to come back before they are closed with 1012."""
 
     waiting_bytes: int = 4 * 1024 * 1024
-    """Inbound bytes kept for one connection while no host is there; past it 1013."""
+    """Inbound bytes kept for one connection.
+
+    While no host is there 1013 past it; while one is, the client is read no more.
+    """
 
     waiting_total_bytes: int = 64 * 1024 * 1024
     """The same for all connections together, and once more for all requests; past it 503."""
 
     max_parked_gone: int = 10_000
-    """Connections that closed while parked and whose `on_close` is still owed."""
+    """Connections that are gone and whose `on_close` is still owed; past it none is."""
 
     request_timeout_s: float = 60.0
     """How long HTTP, or the question whether a socket may open, waits for its answer."""
@@ -92,9 +99,25 @@ class ConnectionRecord:
     host: HostPort | None = None
     attached: dict[str, Any] = field(default_factory=dict)
     """What the host asked to remember: connection state (JSON text), tags, flags, ``accepted``."""
-    waiting: deque[tuple[int, bytes]] = field(default_factory=deque)
-    waiting_bytes: int = 0
+    kept: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+    """What came from the client and is not settled yet: ordinal → frame kind and payload."""
+    kept_bytes: int = 0
+    last: int = 0
+    """The ordinal of the latest message kept."""
+    session: str = ""
+    """The `Served.session` that it was handed to; empty when that host settles nothing."""
+    returning: HostPort | None = None
+    """A host that knew the connection before its link broke, until it says how much it has."""
     held: bool = False
+    """Its agent is behind: the client is not read."""
+    stuffed: bool = False
+    """Too much is kept: the same."""
+    ledger: Marks | None = None
+    marks: Sequence[int] = (0,)
+    slot: int = 0
+    """``marks[slot]`` is the ordinal of the latest message that the agent has begun with."""
+    knows_away: bool = False
+    """The client was told that its agent is away."""
     gone: tuple[int, str, bool] | None = None
     """``(code, reason, was_clean)`` once the socket is closed."""
 
@@ -108,8 +131,32 @@ class ConnectionRecord:
         """Which connection it is, for an event."""
         return {"agent": self.agent, "name": self.name, "id": self.id}
 
+    def borrow_slot(self, ledger: Marks | None) -> bool:
+        """Take a mark from the host's; False when all are in use."""
+        self.lose_slot()
+        slot = ledger.give() if ledger is not None else None
+        if ledger is not None and slot is not None:
+            self.ledger, self.marks, self.slot = ledger, ledger.numbers, slot
+        return slot is not None
+
+    def lose_slot(self) -> None:
+        """Give the mark back."""
+        if self.ledger is not None:
+            self.ledger.take_back(self.slot)
+        self.ledger, self.marks, self.slot = None, (0,), 0
+
+    def resume_if_free(self) -> None:
+        """Read the client again, unless something else keeps it waiting."""
+        if not (self.held or self.stuffed or (self.host is not None and self.host.full)):
+            self.socket.resume()
+
     def opening(self, *, resumed: bool) -> dict[str, Any]:
         """The object of an OPEN frame."""
+        asked: dict[str, Any] = {}
+        if self.ledger is not None:
+            asked["slot"] = self.slot
+        if self.returning is not None:
+            asked.update(returning=True, gone=self.gone is not None)
         return {
             "id": self.id,
             "agent": self.agent,
@@ -118,6 +165,7 @@ class ConnectionRecord:
             "opened_at": self.opened_at,
             **self.info,
             "attached": self.attached,
+            **asked,
         }
 
 
@@ -132,11 +180,18 @@ class Served:
     about: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
     """``gate``: the class has its own on_before_connect; ``cors``; ``access``."""
+    session: str = ""
+    """One life of a host that says which messages are settled; empty for one that does not."""
     parked_at: float | None = None
     records: dict[int, ConnectionRecord] = field(default_factory=dict)
     waiting: list[PendingRequest] = field(default_factory=list)
     instances: dict[str, str] = field(default_factory=dict)
     """Instance name → ``awake`` or ``asleep``, as the host last said."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Which class it is, for an event."""
+        return {"agent": self.agent, "where": self.where, "class": self.class_name}
 
     @property
     def where(self) -> str:

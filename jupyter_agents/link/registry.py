@@ -66,16 +66,28 @@ class Registry:
         """Take note of what a host serves from now on; who served it before is the caller's."""
         agent, class_name = str(wish["agent"]), str(wish["class"])
         spellings = tuple(dict.fromkeys([agent, *(str(s) for s in wish["spellings"])]))
-        options = dict(wish.get("options") or {})
+        options, session = dict(wish.get("options") or {}), str(wish.get("session") or "")
         # From here on nothing raises: a malformed wish must not leave half a class behind.
         served = self.served.get(agent)
         if served is None:
             served = self.served[agent] = Served(agent, "", (), None, {})
         self._unspell(served)
         served.class_name, served.spellings = class_name, spellings
-        served.about, served.options = dict(host.about), options
+        served.about, served.options, served.session = dict(host.about), options, session
         self._spellings.update(dict.fromkeys(spellings, agent))
         return served
+
+    def note_instance(self, host: HostPort, word: dict[str, Any]) -> dict[str, str] | None:
+        """Take note that an instance woke, fell asleep or ended; None when it is another's."""
+        facts = {key: str(word[key]) for key in ("agent", "name", "state")}
+        served = self.served.get(facts["agent"])
+        if served is None or served.host is not host:
+            return None
+        if facts["state"] == "gone":
+            served.instances.pop(facts["name"], None)
+        else:
+            served.instances[facts["name"]] = facts["state"]
+        return facts
 
     def drop(self, served: Served) -> None:
         """Forget a class."""

@@ -28,6 +28,8 @@ from jupyter_agents.link.frames import (
     unpack_object,
     unpack_with_object,
 )
+from jupyter_agents.link.inbound import Inbound
+from jupyter_agents.link.notices import Notices
 from jupyter_agents.link.questions import Questions
 from jupyter_agents.link.records import (
     ConnectionRecord,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Relay"]
 
+_TEXT, _BINARY = int(Kind.TEXT), int(Kind.BINARY)
 _CLOSED = struct.Struct(">HB")
 
 
@@ -75,8 +78,9 @@ class Relay:
         self._registry = Registry()
         self.records: dict[int, ConnectionRecord] = {}
         self._questions = Questions(self.limits)
-        self._waiting_bytes = 0
-        self._gone_parked = 0
+        self._inbound = Inbound(self.limits, self._event, self._forget)
+        self._notices = Notices(wrap)
+        self._owed: set[int] = set()
         self._numbers = count(1)
         self._handlers: dict[int, Callable[[HostPort, int, bytes], None]] = {
             Kind.TEXT: partial(self._one, False),
@@ -88,6 +92,8 @@ class Relay:
             Kind.ATTACH: self._attach,
             Kind.HOLD: self._hold,
             Kind.RELEASE: self._release,
+            Kind.SETTLED: self._settled,
+            Kind.PROBE: self._probed,
             Kind.RESPONSE: self._response,
             Kind.ANSWER: self._answer,
             Kind.SERVE: self._serve,
@@ -166,7 +172,9 @@ class Relay:
         self.records[record.number] = record
         served.records[record.number] = record
         if served.host is not None:
-            self._hand_over(record, served.host, resumed=False)
+            self._hand_over(record, served.host)
+        else:
+            self._notices.away(record)
         self._event("open", record.facts)
         return record
 
@@ -175,19 +183,16 @@ class Relay:
 
     def text(self, record: ConnectionRecord, payload: bytes) -> None:
         """One text message came from the client, UTF-8 checked."""
-        host = record.host
-        if host is None:
-            self._wait(record, Kind.TEXT, payload)
-        else:
-            host.send(Kind.TEXT, record.number, payload)
+        if record.host is not None or self._may_wait(record):
+            self._inbound.take(record, _TEXT, payload)
 
     def binary(self, record: ConnectionRecord, payload: bytes) -> None:
         """One binary message came from the client."""
-        host = record.host
-        if host is None:
-            self._wait(record, Kind.BINARY, payload)
-        else:
-            host.send(Kind.BINARY, record.number, payload)
+        if record.host is not None or self._may_wait(record):
+            self._inbound.take(record, _BINARY, payload)
+
+    def _may_wait(self, record: ConnectionRecord) -> bool:
+        return record.number in self.records and record.gone is None
 
     def failed(self, record: ConnectionRecord, text: str) -> None:
         """The client broke a rule of the wire; `closed` follows."""
@@ -195,52 +200,30 @@ class Relay:
             record.host.send(Kind.FAILED, record.number, text.encode("utf-8", "replace"))
 
     def closed(self, record: ConnectionRecord, code: int, reason: str, was_clean: bool) -> None:
-        """The socket is gone. A parked one is remembered until its agent can run `on_close`."""
+        """The socket is gone. It is remembered until its agent has heard of it."""
         if self.records.get(record.number) is not record or record.gone is not None:
             return
         record.gone = (code, reason, was_clean)
         self._event("close", {**record.facts, "code": code, "reason": reason})
-        if record.host is not None:
-            self._say_closed(record, record.host)
-            self._forget(record)
-        elif record.attached.get("accepted") and self._may_owe(record.served):
-            self._gone_parked += 1
-        else:
-            self._forget(record)
-
-    def _may_owe(self, served: Served) -> bool:
-        is_owed = self._gone_parked < self.limits.max_parked_gone
-        return is_owed and self._registry.holds(served)
-
-    def _wait(self, record: ConnectionRecord, kind: int, payload: bytes) -> None:
-        if record.gone is not None or record.number not in self.records:
-            return
-        cost = len(payload) + 64
-        if (
-            record.waiting_bytes + cost > self.limits.waiting_bytes
-            or self._waiting_bytes + cost > self.limits.waiting_total_bytes
-        ):
-            self._event("drop", {**record.facts, "why": "too much waits for the kernel"})
-            record.socket.close(closing.TRY_AGAIN_LATER, "The agent is away, too much is waiting")
-            return
-        record.waiting.append((kind, payload))
-        record.waiting_bytes += cost
-        self._waiting_bytes += cost
-
-    def _say_closed(self, record: ConnectionRecord, host: HostPort) -> None:
-        code, reason, was_clean = record.gone or (closing.ABNORMAL, "", False)
         payload = _CLOSED.pack(code, was_clean) + reason.encode("utf-8", "replace")
-        host.send(Kind.CLOSED, record.number, payload)
+        if self._may_owe(record):
+            self._owed.add(record.number)
+            self._inbound.end(record, payload)
+            return
+        if record.host is not None:
+            record.host.send(Kind.CLOSED, record.number, payload)
+        self._forget(record)
+
+    def _may_owe(self, record: ConnectionRecord) -> bool:
+        is_owed = record.session or (record.host is None and record.attached.get("accepted"))
+        may_be = len(self._owed) < self.limits.max_parked_gone
+        return bool(is_owed) and may_be and self._registry.holds(record.served)
 
     def _forget(self, record: ConnectionRecord) -> None:
         self.records.pop(record.number, None)
-        self._stop_waiting(record)
+        self._owed.discard(record.number)
+        self._inbound.leave(record)
         record.served.records.pop(record.number, None)
-
-    def _stop_waiting(self, record: ConnectionRecord) -> None:
-        self._waiting_bytes -= record.waiting_bytes
-        record.waiting_bytes = 0
-        record.waiting.clear()
 
     # -- told by links -------------------------------------------------------------------------
 
@@ -268,8 +251,8 @@ class Relay:
         for record in self._registry.records_of(host):
             if full:
                 record.socket.pause()
-            elif not record.held:
-                record.socket.resume()
+            else:
+                record.resume_if_free()
         for served in self._registry:
             if served.host is host:
                 self._questions.resume(served, host)
@@ -291,6 +274,7 @@ class Relay:
         for served in self._registry:
             if served.parked_at is not None and now - served.parked_at >= self.limits.grace_s:
                 self._expire(served)
+        self._inbound.tick()
         self._questions.tick(now)
 
     def stop(self) -> None:
@@ -306,40 +290,47 @@ class Relay:
         wish = unpack_object(payload)
         refusal = self._registry.refusal(host, wish)
         if refusal is not None:
-            answer = {"agent": wish["agent"], "error": refusal}
-            host.send(Kind.SERVED, number, pack_object(answer))
+            host.send(Kind.SERVED, number, pack_object({"agent": wish["agent"], "error": refusal}))
             return
         served = self._registry.put(host, wish)
         if served.host not in (None, host):
             served.host.send(Kind.TAKEN, 0, pack_object({"agent": served.agent}))
-            self._detach(served)
+            self._detach(served, was_read=True)
             self._questions.parked(served)
         host.send(Kind.SERVED, number, pack_object({"agent": served.agent}))
-        facts = {"agent": served.agent, "where": served.where, "class": served.class_name}
-        self._event("serve", facts)
+        self._event("serve", served.facts)
         self._resume(served, host)
 
     def _resume(self, served: Served, host: HostPort) -> None:
-        was_parked = served.host is None
-        served.host, served.parked_at = host, None
-        if not was_parked:
+        if served.host is host:
             return
+        served.host, served.parked_at = host, None
         served.instances.clear()
         for record in list(served.records.values()):
-            self._hand_over(record, host, resumed=bool(record.attached.get("accepted")))
+            self._hand_over(record, host)
         self._questions.resume(served, host)
         if served.records:
             self._event("resume", {"agent": served.agent, "connections": len(served.records)})
 
-    def _hand_over(self, record: ConnectionRecord, host: HostPort, *, resumed: bool) -> None:
-        record.host = host
+    def _hand_over(self, record: ConnectionRecord, host: HostPort) -> None:
+        resumed, session = bool(record.attached.get("accepted")), record.served.session
+        knew = record.session == session != ""
+        self._inbound.trim(record)
+        has_slot = record.borrow_slot(host.ledger)
+        record.session = session if has_slot or host.ledger is None else ""
+        if record.gone is not None and not (knew or resumed):
+            self._forget(record)  # nobody ever greeted it
+            return
+        record.returning = host if knew else None  # it says first how much it has: see _attach
         host.send(Kind.OPEN, record.number, pack_object(record.opening(resumed=resumed)))
-        for kind, payload in record.waiting:
-            host.send(kind, record.number, payload)
-        self._stop_waiting(record)
-        if record.gone is not None:
-            self._gone_parked -= 1
-            self._say_closed(record, host)
+        if not knew:
+            self._inbound.hand_over(record, host)
+            self._attached_to(record, host)
+
+    def _attached_to(self, record: ConnectionRecord, host: HostPort) -> None:
+        record.host, record.returning = host, None
+        self._notices.back(record)
+        if record.gone is not None and not record.kept:
             self._forget(record)
         elif host.full:
             record.socket.pause()
@@ -348,16 +339,22 @@ class Relay:
         self._detach(served)
         served.parked_at = now
         self._questions.parked(served)
+        for record in served.records.values():
+            self._notices.away(record)
         self._event("park", {"agent": served.agent, "connections": len(served.records)})
 
-    def _detach(self, served: Served) -> None:
+    def _detach(self, served: Served, *, was_read: bool = False) -> None:
         served.host = None
         for record in list(served.records.values()):
-            record.host = None
-            record.held = False
+            self._inbound.trim(record, everything=was_read)
+            record.host = record.returning = None
+            record.held = record.stuffed = False
             if not record.attached.get("accepted"):
                 record.attached = {}
-            record.socket.resume()
+            if record.gone is None:
+                record.socket.resume()
+            elif not record.kept:
+                self._forget(record)
 
     def _expire(self, served: Served) -> None:
         self._drop(served, closing.SERVICE_RESTART, "The agent's kernel is gone")
@@ -374,23 +371,18 @@ class Relay:
         self._registry.drop(served)
         for record in list(served.records.values()):
             if record.gone is None:
+                record.session = ""  # nobody will ask for it again
+                self._inbound.clear(record)
                 record.socket.close(code, reason)
             else:
-                self._gone_parked -= 1
                 self._forget(record)
         self._questions.dropped(served)
         self._event("withdraw", {"agent": served.agent, "code": code})
 
     def _instance(self, host: HostPort, number: int, payload: bytes) -> None:
-        word = unpack_object(payload)
-        served = self.served.get(str(word["agent"]))
-        if served is None or served.host is not host:
-            return
-        if word["state"] == "gone":
-            served.instances.pop(str(word["name"]), None)
-        else:
-            served.instances[str(word["name"])] = str(word["state"])
-        self._event("instance", {key: str(word[key]) for key in ("agent", "name", "state")})
+        facts = self._registry.note_instance(host, unpack_object(payload))
+        if facts is not None:
+            self._event("instance", facts)
 
     # -- from a host to its sockets ------------------------------------------------------------
 
@@ -422,8 +414,17 @@ class Relay:
             record.socket.close(code, payload[2:].decode("utf-8", "replace"))
 
     def _attach(self, host: HostPort, number: int, payload: bytes) -> None:
-        if (record := self._own(host, number)) is not None:
-            record.attached.update(unpack_object(payload))
+        record, word = self.records.get(number), unpack_object(payload)
+        if record is None or host not in (record.host, record.returning):
+            return
+        arrived, unsettled = word.pop("arrived", None), word.pop("unsettled", ())
+        record.attached.update(word)
+        if record.returning is host and arrived is not None:
+            if arrived < 0:
+                self._inbound.hand_over(record, host)
+            else:
+                self._inbound.go_on(record, host, arrived, set(unsettled))
+            self._attached_to(record, host)
 
     def _hold(self, host: HostPort, number: int, payload: bytes) -> None:
         if (record := self._own(host, number)) is not None:
@@ -433,8 +434,14 @@ class Relay:
     def _release(self, host: HostPort, number: int, payload: bytes) -> None:
         if (record := self._own(host, number)) is not None:
             record.held = False
-            if not host.full:
-                record.socket.resume()
+            record.resume_if_free()
+
+    def _settled(self, host: HostPort, number: int, payload: bytes) -> None:
+        self._inbound.settle(self.records, host, payload)
+
+    def _probed(self, host: HostPort, number: int, payload: bytes) -> None:
+        if (record := self._own(host, number)) is not None:
+            self._inbound.look(record)
 
     def _response(self, host: HostPort, number: int, payload: bytes) -> None:
         self._questions.answered(host, number, *unpack_with_object(payload))

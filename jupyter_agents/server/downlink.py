@@ -7,12 +7,10 @@ own, and that frames of one turn leave in few writes. Its other half is `host/up
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import secrets
 import socket
-import tempfile
 from contextvars import Context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from jupyter_agents.errors import LinkError, LinkRefused
 from jupyter_agents.link.frames import Frame, FrameReader, Kind, head, pack_object, unpack_object
 from jupyter_agents.link.handshake import ServerHandshake
+from jupyter_agents.server.places import SharedMarks, bind_unix, remove, socket_path, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jupyter_agents.link.marks import Marks
     from jupyter_agents.server.door import Door
     from jupyter_agents.server.limits import Limits
 
@@ -37,7 +37,6 @@ ENVIRONMENT = "JUPYTER_AGENTS_LINK"
 _HELLO_BYTES = 16 * 1024
 _APART_BYTES = 64 * 1024
 _IDLE_S = 50e-6
-_MAX_PATH_BYTES = 100  # sockaddr_un holds 104 on macOS, 108 on Linux
 
 
 class Kernels(Protocol):
@@ -74,6 +73,8 @@ class HostLink(asyncio.BufferedProtocol):
         self.id = ""
         self.about: dict[str, Any] = {}
         self.full = False
+        self.ledger: Marks | None = None
+        self._shared: SharedMarks | None = None
         self.frames = 0
         """Both ways, ever; the downlink compares it with what it was."""
 
@@ -113,6 +114,10 @@ class HostLink(asyncio.BufferedProtocol):
             self._deadline.cancel()
         if self._task is not None:
             self._task.cancel()
+        if self._shared is not None:
+            self._shared.hide()
+        if self._handshake is None and self._reader.pending_bytes:
+            _log.warning("Kernel %s was cut off in the middle of a message: it is lost", self.id)
         self._downlink.left(self)
 
     def pause_writing(self) -> None:
@@ -129,6 +134,9 @@ class HostLink(asyncio.BufferedProtocol):
 
     def _take(self, frames: list[Frame]) -> None:
         self.frames += len(frames)
+        if self._shared is not None:
+            self._shared.hide()  # it speaks, so it has mapped them
+            self._shared = None
         for frame in frames:
             self._take_one(frame)
         self._downlink.door.flusher.flush()
@@ -173,7 +181,16 @@ class HostLink(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(*limits.link_water())
         self._reader = FrameReader(limits.frame_bytes())
         self._handshake = None
-        self._say({"welcome": {**answer["welcome"], **self.about}})
+        self._say({"welcome": {**answer["welcome"], **self.about, **self._share()}})
+
+    def _share(self) -> dict[str, str]:
+        try:
+            self._shared = SharedMarks(self._downlink.runtime_dir)
+        except OSError as error:
+            _log.warning("No memory can be shared with kernel %s: %s", self.id, error)
+            return {}
+        self.ledger = self._shared.marks
+        return {"marks": str(self._shared.path)}
 
     def _took_too_long(self) -> None:
         self._fail(LinkRefused("The handshake took too long"))
@@ -281,7 +298,7 @@ class Downlink:
         # One empty context for all links: nothing leaks into them from whoever started the server.
         self.context = Context()
         self._package = package
-        self._runtime_dir = Path(runtime_dir)
+        self.runtime_dir = Path(runtime_dir)
         self._strangers: set[HostLink] = set()
         self._seen: dict[str, int] = {}
         self._socket: socket.socket | None = None
@@ -292,10 +309,10 @@ class Downlink:
 
     def bind(self) -> str:
         """Bind the socket, so that kernels started from now on find it; returns its address."""
-        sweep(self._runtime_dir)
+        sweep(self.runtime_dir)
         if hasattr(socket, "AF_UNIX"):
-            self._path = _socket_path(self._runtime_dir)
-            self._socket = _bind_unix(self._path)
+            self._path = socket_path(self.runtime_dir)
+            self._socket = bind_unix(self._path)
             self.address = str(self._path)
         else:
             self._socket = socket.create_server(("127.0.0.1", 0))
@@ -327,7 +344,7 @@ class Downlink:
         elif self._socket is not None:
             self._socket.close()
         if self._path is not None:
-            _remove(self._path)
+            remove(self._path)
         for link in [*self.links.values(), *self._strangers]:
             link.close()
         # connection_lost comes with the loop's next turn
@@ -388,60 +405,6 @@ class Downlink:
         for kernel_id in parked:
             if not self.kernels.is_known(kernel_id):
                 self.door.relay.forget_host(kernel_id)
-
-
-def sweep(runtime_dir: Path) -> None:
-    """Remove the sockets of servers that were killed: nobody listens there any more."""
-    if not hasattr(socket, "AF_UNIX"):
-        return
-    for path in runtime_dir.glob("jpagents-*.sock"):
-        if not _is_alive(path):
-            _remove(path)
-
-
-def _is_alive(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(0.2)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except OSError:
-            return True
-    return True
-
-
-def _socket_path(runtime_dir: Path) -> Path:
-    name = f"jpagents-{os.getpid()}-{secrets.token_hex(4)}.sock"
-    path = runtime_dir / name
-    if len(os.fsencode(path)) <= _MAX_PATH_BYTES:
-        runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return path
-    # Not found by a scan of the runtime directory then, but by the environment.
-    return Path(tempfile.mkdtemp(prefix="jpagents-")) / name
-
-
-def _bind_unix(path: Path) -> socket.socket:
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with contextlib.suppress(OSError):
-            # Linux gives the file this mode from its first moment on
-            os.fchmod(bound.fileno(), 0o600)
-        bound.bind(str(path))
-        path.chmod(0o600)
-        bound.setblocking(False)
-        bound.listen(128)
-    except BaseException:
-        bound.close()
-        raise
-    return bound
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    if path.parent.name.startswith("jpagents-"):
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()
 
 
 def _set_nodelay(transport: asyncio.Transport) -> None:

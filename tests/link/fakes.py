@@ -53,6 +53,7 @@ class FakeHost:
         if notebook is not None:
             self.about["notebook"] = notebook
         self.full = False
+        self.ledger = None
         self.frames: list[Sent] = []
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:

@@ -734,12 +734,15 @@ class AnyCourse(RuleBasedStateMachine):
     @invariant()
     def the_books_are_right(self):
         records = list(self.relay.records.values())
-        waiting = sum(r.waiting_bytes for r in records)
-        assert self.relay._waiting_bytes == waiting <= 4000
-        assert self.relay._gone_parked == sum(r.gone is not None for r in records)
+        news = 64 + 3  # that a client is gone is kept in any case
+        owed = sum(r.gone is not None for r in records)
+        assert self.relay._inbound._bytes == sum(r.kept_bytes for r in records)
+        assert self.relay._inbound._bytes <= 4000 + news * owed
+        assert len(self.relay._owed) == owed
         for record in records:
-            assert record.waiting_bytes == sum(len(p) + 64 for _, p in record.waiting) <= 2000
-            assert record.host is None or not record.waiting
+            assert record.kept_bytes == sum(len(p) + 64 for _, p in record.kept.values())
+            assert record.kept_bytes <= 2000 + news * (record.gone is not None)
+            assert record.host is None or not record.kept
             assert record.served.records[record.number] is record
             assert record.gone is None or record.host is None
 

@@ -140,6 +140,7 @@ class LocalHost(Speaks, Hears):
         self.id = host_id
         self.about = {"kernel_id": host_id, "notebook": "chat.ipynb"}
         self.full = False
+        self.ledger = None
         self.port = _Port(self)
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
@@ -154,7 +155,7 @@ class _Port:
     """The relay's end of a LocalHost."""
 
     def __init__(self, host: LocalHost) -> None:
-        self.id, self.about, self.full = host.id, host.about, False
+        self.id, self.about, self.full, self.ledger = host.id, host.about, False, None
         self._host = host
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:

@@ -131,6 +131,7 @@ async def test_sweep_removes_the_dead_only(folder):
 async def test_kernel_is_welcomed(folder):
     """A kernel that knows its key learns what it needs to know of the server."""
     async with downlink_of(folder) as link, linked(link.address) as host:
+        assert Path(host.welcome.pop("marks")).name.endswith(".marks")
         assert host.welcome == {
             "server_id": "s1",
             "base_url": "/user/x/",

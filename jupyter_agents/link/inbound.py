@@ -1,0 +1,197 @@
+"""What clients sent and their agents have not settled: kept, forwarded, sent again. Pure.
+
+Part of the relay. A message is *settled* once it need not be delivered again: as soon as it was
+begun, or once it has ended, as the class's `redelivery` says. What is not settled outlives the
+kernel, and so does the news that a client is gone. A host tells by its marks what was begun, by
+SETTLED frames what has ended; the other half is `instance/receipts.py`, and the reasons are in
+docs/decisions/0004-redelivery.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jupyter_agents.link.frames import Kind, unpack_settled
+from jupyter_agents.protocol import closing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from jupyter_agents.link.records import ConnectionRecord, HostPort, RelayLimits
+
+__all__ = ["Inbound"]
+
+_ENTRY_BYTES = 64
+"""What keeping a message costs beside its payload."""
+
+_TRIM_EVERY = 256
+
+
+class Inbound:
+    """Keeps messages by record.
+
+    Parameters
+    ----------
+    limits : RelayLimits
+        How much may be kept.
+    on_event : callable
+        See Relay.
+    forget : callable
+        Told of each record whose client is gone and whose agent has heard of everything.
+    """
+
+    def __init__(
+        self,
+        limits: RelayLimits,
+        on_event: Callable[[str, dict[str, Any]], None],
+        forget: Callable[[ConnectionRecord], None],
+    ) -> None:
+        self._most, self._most_of_all = limits.waiting_bytes, limits.waiting_total_bytes
+        self._event = on_event
+        self._forget = forget
+        self._bytes = 0
+        self._holding: dict[int, ConnectionRecord] = {}
+
+    # -- from clients --------------------------------------------------------------------------
+
+    def take(self, record: ConnectionRecord, kind: int, payload: bytes) -> None:
+        """A message came: it goes to the host if there is one, and is kept until settled."""
+        host = record.host
+        if host is not None and not record.session:
+            host.send(kind, record.number, payload)
+            return
+        # Every message passes here: hence no calls of the methods below, which do the same.
+        kept, last = record.kept, record.last + 1
+        if not kept:
+            self._holding[record.number] = record
+        elif record.marks[record.slot] == record.last:
+            kept.clear()
+            self._bytes -= record.kept_bytes
+            record.kept_bytes = 0
+        elif not last % _TRIM_EVERY:
+            self.trim(record)
+        size = record.kept_bytes + len(payload) + _ENTRY_BYTES
+        total = self._bytes + len(payload) + _ENTRY_BYTES
+        is_much = size > self._most or total > self._most_of_all
+        if is_much and host is None:
+            self._give_up(record)
+            return
+        kept[last] = (kind, payload)
+        record.last, record.kept_bytes, self._bytes = last, size, total
+        if host is not None:
+            host.send(kind, record.number, payload)
+            if is_much:
+                self._stuff(record, host)
+
+    def end(self, record: ConnectionRecord, payload: bytes) -> None:
+        """The client is gone, which its agent has to hear whatever the limits say."""
+        self._keep(record, Kind.CLOSED, payload)
+        if record.host is not None:
+            record.host.send(Kind.CLOSED, record.number, payload)
+            record.host.send(Kind.PROBE, record.number)
+
+    def _keep(self, record: ConnectionRecord, kind: int, payload: bytes) -> None:
+        self._holding[record.number] = record
+        cost = len(payload) + _ENTRY_BYTES
+        record.last += 1
+        record.kept[record.last] = (kind, payload)
+        record.kept_bytes += cost
+        self._bytes += cost
+
+    def _give_up(self, record: ConnectionRecord) -> None:
+        """Too much waits for a kernel that is away."""
+        self._event("drop", {**record.facts, "why": "too much waits for the kernel"})
+        record.socket.close(closing.TRY_AGAIN_LATER, "The agent is away, too much is waiting")
+
+    def _stuff(self, record: ConnectionRecord, host: HostPort) -> None:
+        """Read the client no more until its agent has begun with what it sent."""
+        self.trim(record)
+        if not (record.stuffed or self._is_relieved(record)):
+            record.stuffed = True
+            record.socket.pause()
+            host.send(Kind.PROBE, record.number)
+
+    # -- from hosts ----------------------------------------------------------------------------
+
+    def hand_over(self, record: ConnectionRecord, host: HostPort) -> None:
+        """A host that knows nothing of the connection takes it: it gets all that is kept."""
+        entries = list(record.kept.values())
+        self.clear(record)
+        record.last = 0
+        for kind, payload in entries:
+            host.send(kind, record.number, payload)
+            if record.session:
+                self._keep(record, kind, payload)
+        if record.gone is not None and record.session:
+            host.send(Kind.PROBE, record.number)
+
+    def go_on(
+        self, record: ConnectionRecord, host: HostPort, arrived: int, unsettled: Collection[int]
+    ) -> None:
+        """A host is back that had got the messages up to `arrived`: it gets the later ones."""
+        for ordinal, (kind, payload) in list(record.kept.items()):
+            if ordinal > arrived:
+                host.send(kind, record.number, payload)
+            elif ordinal not in unsettled:
+                self._drop(record, ordinal)
+
+    def settle(
+        self, records: Mapping[int, ConnectionRecord], host: HostPort, payload: bytes
+    ) -> None:
+        """A SETTLED frame: messages of the host's own connections have ended."""
+        for number, first, count in unpack_settled(payload):
+            record = records.get(number)
+            if record is not None and record.host is host:
+                for ordinal in range(first, min(first + count, record.last + 1)):
+                    self._drop(record, ordinal)
+                self.look(record)
+
+    # -- now and then --------------------------------------------------------------------------
+
+    def look(self, record: ConnectionRecord) -> None:
+        """See how far the agent has come: read its client again, or forget it."""
+        self.trim(record)
+        if record.stuffed and self._is_relieved(record):
+            record.stuffed = False
+            record.resume_if_free()
+        if not record.kept:
+            self._holding.pop(record.number, None)
+            if record.gone is not None:
+                self._forget(record)
+
+    def tick(self) -> None:
+        """Look at everyone of whom something is kept; call it every second or so."""
+        for record in list(self._holding.values()):
+            self.look(record)
+
+    def trim(self, record: ConnectionRecord, *, everything: bool = False) -> None:
+        """Forget what was begun, or all that a host has got that lives on without us."""
+        begun = record.last if everything else record.marks[record.slot]
+        if begun >= record.last:
+            self.clear(record)
+        elif begun:
+            for ordinal in [one for one in record.kept if one <= begun]:
+                self._drop(record, ordinal)
+
+    def clear(self, record: ConnectionRecord) -> None:
+        """Forget everything that is kept of a connection."""
+        self._bytes -= record.kept_bytes
+        record.kept_bytes = 0
+        record.kept.clear()
+
+    def leave(self, record: ConnectionRecord) -> None:
+        """The record is forgotten."""
+        self.clear(record)
+        self._holding.pop(record.number, None)
+        record.lose_slot()
+
+    def _drop(self, record: ConnectionRecord, ordinal: int) -> None:
+        entry = record.kept.pop(ordinal, None)
+        if entry is not None:
+            cost = len(entry[1]) + _ENTRY_BYTES
+            record.kept_bytes -= cost
+            self._bytes -= cost
+
+    def _is_relieved(self, record: ConnectionRecord) -> bool:
+        has_little = 2 * record.kept_bytes <= self._most
+        return not record.kept or (has_little and self._bytes <= self._most_of_all)
