@@ -1,4 +1,4 @@
-"""The head of every live view: which agent and instance, at which address, how it is, and how busy."""
+"""The head of every live view: which agent and instance, where, how it is, and how busy."""
 
 from __future__ import annotations
 
@@ -84,14 +84,20 @@ class About(Section):
         }
 
     def _light(self) -> str:
-        """``live``, ``busy`` (a cell runs beside it), ``asleep``, ``away`` (no server) or ``stopped``."""
+        """How the instance is.
+
+        ``live``, ``busy`` (a cell runs beside it), ``asleep``, ``ready`` (it never ran here),
+        ``away`` (no link to the server) or ``stopped``.
+        """
         feed = self.feed
         instance = feed.instance
         if feed.hosted is None:
             return "stopped"
         if feed.host.uplink is None:
             return "away"
-        if instance is None or not instance.started:
+        if instance is None:
+            return "ready"
+        if not instance.started:
             return "asleep"
         return "busy" if feed.is_busy else "live"
 

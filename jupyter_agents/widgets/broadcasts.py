@@ -27,8 +27,9 @@ BINARY_BYTES = 512
 class MessageRing(Section):
     """The newest messages, in both directions, cut to what a person reads.
 
-    An entry is ``{"n", "at", "do", "who"?, "kind", "data", "size", "count"?}``: `do` is ``in``, ``out``, ``all`` (a
-    broadcast to `count` connections), ``came`` or ``left``; `kind` is ``text`` (`cut`: its start) or ``binary``, in base64.
+    An entry is ``{"n", "at", "do", "who"?, "kind", "data", "size", "count"?}``: `do` is ``in``,
+    ``out``, ``all`` (a broadcast to `count` connections), ``came`` or ``left``; `kind` is ``text``
+    (`cut`: its start) or ``binary``, in base64.
     """
 
     key = "messages"
@@ -120,7 +121,8 @@ def _cut(message: str | bytes) -> dict[str, Any]:
 
 
 def _text(text: str, size: int) -> dict[str, Any]:
-    return {"kind": "text", "data": text[:TEXT_LENGTH], "size": size, "cut": len(text) > TEXT_LENGTH}
+    is_cut = len(text) > TEXT_LENGTH
+    return {"kind": "text", "data": text[:TEXT_LENGTH], "size": size, "cut": is_cut}
 
 
 class BroadcastLog(LiveView):

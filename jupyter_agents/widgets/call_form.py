@@ -1,4 +1,4 @@
-"""What can be called: a form for each callable method, the calls under way, and the newest ones."""
+"""What can be called: a form for each callable method, what runs, and the newest calls."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ CHUNKS_WAITING = 500
 class Calls(Section):
     """What clients and views call, and how it went.
 
-    A call is ``{"n", "at", "who", "method", "args", "seconds"?, "error"?}``; it runs while it has no `seconds`.
+    A call is ``{"n", "at", "who", "method", "args", "seconds"?, "error"?}``; it runs while it has
+    no `seconds`.
     """
 
     key = "calls"
@@ -147,7 +148,7 @@ class Calls(Section):
     # -- what a view calls ---------------------------------------------------------------------
 
     def asked(self, ask: Ask) -> Any:
-        """``call`` a ``method`` with ``args``; ``cancel`` an own call by ``ask``, or a client's by ``n``."""
+        """``call`` a method; ``cancel`` an own call by its ``ask``, or a client's by ``n``."""
         if ask.what == "call":
             return self._call(ask)
         if ask.what == "cancel":

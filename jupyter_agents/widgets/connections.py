@@ -24,7 +24,7 @@ STILL_ROWS = 100
 
 
 class ConnectionRows(Section):
-    """Rows by the connection's number: whole ones when they are new or differ, else counters only."""
+    """Rows by the connection's number: whole where they are new or differ, else counters."""
 
     key = "connections"
 
@@ -53,7 +53,7 @@ class ConnectionRows(Section):
         self.feed.touch()
 
     def tick(self) -> None:
-        """Find what changes without an event: tags after `on_connect`, readonly, missed goodbyes."""
+        """Find what changes without an event: tags, readonly, missed goodbyes."""
         members = self._members()
         for number, connection in members.items():
             if self._shown.get(number) != _signature(connection):
@@ -91,7 +91,7 @@ class ConnectionRows(Section):
         return {"total": len(members), "rows": rows, "counts": counts, "gone": gone}
 
     def asked(self, ask: Ask) -> Any:
-        """``close``, ``readonly``, or ``connection`` for the details of one; each with its number ``n``."""
+        """``close``, ``readonly``, or ``connection`` for details; each with its number ``n``."""
         if ask.what not in ("close", "readonly", "connection"):
             return NotImplemented
         connection = self._members().get(ask.given.get("n", -1))

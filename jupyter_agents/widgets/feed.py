@@ -1,7 +1,8 @@
-"""What a live view is fed with: events become rows, rings and values, and leave in few, small batches.
+"""What feeds a live view: events become rows, rings and values, and leave in small batches.
 
-All of it runs on the agents' thread; only `send` crosses over, and it touches no trait. A view says hello and gets
-everything, then changes at most ten times a second while it answers. When none answers, the feed stops listening.
+All of it runs on the agents' thread; only `send` crosses over, and it touches no trait. A view
+says hello and gets everything, then changes at most ten times a second while it answers. When none
+answers, the feed stops listening.
 """
 
 from __future__ import annotations
@@ -165,7 +166,6 @@ class Feed:
     def open(self) -> dict[str, Any]:
         """Begin to watch; returns a picture of what is there, as plain JSON."""
         self._first_view_by = self.host.loop.time() + FIRST_VIEW_S
-        self._follow_first()
         self._watch()
         return self.picture()
 
@@ -183,6 +183,7 @@ class Feed:
 
     def _watch(self) -> None:
         if self._unwatch is None and not self._is_closed:
+            self._follow_first()
             self._unwatch = self.host.watch(self._hear)
             self._begin()
             self._tick()
@@ -275,6 +276,7 @@ class Feed:
             self._all_anew = False
             for section in self.sections.values():
                 section.changes(Parcel())
+        self._flushed = self.host.loop.time()
         parcel = Parcel()
         self.say({"kind": "snapshot", "to": view, **self._whole(parcel)}, parcel.buffers)
 

@@ -1,4 +1,4 @@
-"""The panel: everything about one agent instance at a glance, live. What ``serve(…)`` shows below its cell."""
+"""The panel: all about one agent instance, live. What ``serve(…)`` shows below its cell."""
 
 from __future__ import annotations
 
@@ -114,7 +114,8 @@ class AgentPanel(LiveView):
     shown : AgentNamespace or AgentHandle
         What `serve` returned, or one instance of it.
     name : str, optional
-        Which instance; by default the handle's, or the first that lives. The panel can turn to another one.
+        Which instance; by default the handle's, or the first that lives. The panel can turn to
+        another one.
     """
 
     part = "panel"

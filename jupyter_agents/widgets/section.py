@@ -1,6 +1,7 @@
 """What a live view shows, section by section, and how it is packed: the parts that `feed` moves.
 
-A section looks at one kind of facts about an instance, such as its connections, on the agents' thread.
+A section looks at one kind of facts about an instance, such as its connections, on the agents'
+thread.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
     from jupyter_agents.host.host import HostEvent
     from jupyter_agents.widgets.feed import Feed
 
-__all__ = ["Ask", "AskError", "Parcel", "Ring", "Section", "ask_from", "shortened", "user_name", "who"]
+__all__ = [
+    "Ask",
+    "AskError",
+    "Parcel",
+    "Ring",
+    "Section",
+    "ask_from",
+    "shortened",
+    "user_name",
+    "who",
+]
 
 
 class AskError(Exception):
@@ -47,7 +58,7 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Ask:
-    """What a view asks for: `number` names the answer, `given` are the facts, `buffers` came along."""
+    """What a view asks for; `number` names the answer, `buffers` came along."""
 
     view: str
     number: int
@@ -57,7 +68,7 @@ class Ask:
 
 
 class Section:
-    """One kind of facts about the chosen instance, such as its connections. Subclasses say which."""
+    """One kind of facts about the chosen instance, such as its connections."""
 
     key: ClassVar[str] = ""
 
@@ -68,7 +79,7 @@ class Section:
         """Forget everything, and look at what is there now."""
 
     def hear(self, event: HostEvent) -> None:
-        """Take in what happened to the chosen instance; call `feed.touch` when it is to be shown."""
+        """Take in what happened to the instance; `feed.touch` when it is to be shown."""
 
     def tick(self) -> None:
         """Look, once a second, at what nobody tells."""

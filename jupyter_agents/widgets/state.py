@@ -37,7 +37,7 @@ BYTES_PER_S = 512 * 1024
 
 @dataclass
 class Moment:
-    """The state as it was at one time; `changes` counts those that led to it since the moment before."""
+    """The state as it was at one time; `changes` led to it since the moment before."""
 
     version: int
     packed: bytes
@@ -163,7 +163,7 @@ class StateHistory(Section):
     # -- editing -------------------------------------------------------------------------------
 
     def asked(self, ask: Ask) -> Any:
-        """``edit`` what is at a ``path`` to a ``value``, or ``remove`` it; the path [] is all of it."""
+        """``edit`` what is at a ``path`` to a ``value``, or ``remove`` it; [] is all of it."""
         if ask.what not in ("edit", "remove"):
             return NotImplemented
         path = ask.given.get("path")
@@ -191,7 +191,7 @@ class StateHistory(Section):
 def _fields(cls: type) -> dict[str, Any]:
     """What a typed state's fields take, in traitlets' own words; empty for a free-form state."""
     found = {}
-    for name in field_names(cls):  # type: ignore[arg-type]
+    for name in field_names(cls):
         trait = getattr(cls, name)
         help_text = str(trait.metadata.get("help") or getattr(trait, "help", "") or "")
         found[name] = {
@@ -240,7 +240,7 @@ def _child(value: Any, key: str | int) -> Any:
 
 
 def _gone(path: Sequence[str | int]) -> AskError:
-    where = " › ".join(map(str, path))
+    where = " > ".join(map(str, path))
     return AskError(f"The state has changed meanwhile: there is no {where} any more")
 
 

@@ -1,4 +1,4 @@
-"""A still picture of a live view, for places where nothing is live: exported notebooks, mail, version control."""
+"""A still picture of a live view, where nothing is live: exported notebooks, mail, review."""
 
 from __future__ import annotations
 
@@ -96,8 +96,9 @@ def _callables(calls: Any) -> str:
     found = (calls or {}).get("callables", ())
     if not found:
         return ""
-    names = [
-        f"<code>{escape(c['name'])}({escape(', '.join(p['name'] for p in c['parameters']))})</code>"
-        for c in found
-    ]
+    names = [f"<code>{escape(_signature(one))}</code>" for one in found]
     return _head("Can be called") + f'<p style="margin:0">{" &nbsp; ".join(names)}</p>'
+
+
+def _signature(method: Mapping[str, Any]) -> str:
+    return f"{method['name']}({', '.join(p['name'] for p in method['parameters'])})"

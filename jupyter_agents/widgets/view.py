@@ -1,7 +1,8 @@
-"""The widget behind every live view: it carries messages between its feed and the browser, and holds no state.
+"""The widget behind every live view: it carries messages between feed and browser.
 
-Traits are written once, by the thread that makes the widget. What is live goes by custom messages from the agents'
-thread; what comes from the browser is posted to the agents' thread. So no callback here runs an agent's code.
+Traits are written once, by the thread that makes the widget. What is live goes by custom messages
+from the agents' thread; what comes from the browser is posted to the agents' thread. So no
+callback here runs an agent's code.
 """
 
 from __future__ import annotations
@@ -33,14 +34,17 @@ HERE = Path(__file__).parent / "static"
 SHARED = Path(__file__).parents[1] / "static"
 
 _IMPORT = re.compile(r'^import\s*\{([^}]*)\}\s*from\s*"([^"]+)";\n', re.MULTILINE)
-_EXPORT = re.compile(r"^export (default )?((?:async )?(?:function\*?|class|const|let) (\w+))?", re.M)
+_EXPORT = re.compile(
+    r"^export (default )?((?:async )?(?:function\*?|class|const|let) (\w+))?", re.MULTILINE
+)
 
 
 def bundled(entry: Path) -> str:
     """One ES module out of a module and all that it imports by relative path.
 
-    Each module keeps a scope of its own. Only what our modules use is understood: ``import { a, b as c } from "…"``,
-    ``export`` before a function, class or constant, and ``export default`` before an object.
+    Each module keeps a scope of its own. Only what our modules use is understood: ``import { a, b
+    as c } from "…"``, ``export`` before a function, class or constant, and ``export default``
+    before an object.
     """
     met: set[Path] = set()
     scopes: list[str] = []  # what is needed stands before what needs it
@@ -77,7 +81,8 @@ def _scoped(path: Path, needed: Any) -> str:
 
     source = _EXPORT.sub(declared, _IMPORT.sub(imported, path.read_text(encoding="utf-8")))
     body = "".join(before) + source
-    return f"const {_name(path)} = (() => {{\n{body}\nreturn {{ {', '.join(exported)} }};\n}})();\n"
+    given = ", ".join(exported)
+    return f"const {_name(path)} = (() => {{\n{body}\nreturn {{ {given} }};\n}})();\n"
 
 
 def _styles() -> str:
@@ -85,7 +90,7 @@ def _styles() -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
-class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
+class LiveView(anywidget.AnyWidget):
     """The base of all live views: `AgentPanel` and its parts.
 
     Parameters
@@ -114,9 +119,8 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
         host, agent, chosen = _target(shown)
         self._host = host
         self._made_in = _cell()
-        self._feed = Feed(
-            host, agent, name or chosen, self.sections, self._tell, _running_loop()
-        )
+        self._owns_layout = "layout" not in kwargs
+        self._feed = Feed(host, agent, name or chosen, self.sections, self._tell, _running_loop())
         still = host.submit(self._feed.open).result(OPEN_S)
         super().__init__(_part=self.part, _still=still, **kwargs)
         self.on_msg(self._heard)
@@ -145,6 +149,8 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
                 self._host.do(self._feed.close)
             except (HostStopped, RuntimeError):
                 pass
+            if self._owns_layout:
+                self.layout.close()  # ipywidgets leaves it behind
         super().close()
 
     def _close_earlier(self) -> None:
@@ -153,12 +159,12 @@ class LiveView(anywidget.AnyWidget):  # type: ignore[misc]
         if not cell:
             return
         for other in list(ipywidgets_widget._instances.values()):
-            if isinstance(other, LiveView) and other._made_in[0] == cell:
-                if other._made_in[1] != run:
-                    other.close()
+            made = other._made_in if isinstance(other, LiveView) else ("", "")
+            if made[0] == cell and made[1] != run:
+                other.close()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         words = f"{type(self).__name__} of {self._feed.agent}/{self._feed.name}"
         return {**data, "text/plain": words, "text/html": still_html(self._still)}, metadata
 

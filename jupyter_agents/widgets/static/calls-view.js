@@ -22,6 +22,7 @@ import { hint, setText, whoText } from "./words.js";
 /** @typedef {import("../../static/call-form.js").Callable} Callable */
 
 const KEPT = 100;
+const SCROLLS = { tabindex: "0", role: "region" };
 
 /** One call's line. */
 class CallLine {
@@ -64,7 +65,7 @@ export class CallsView {
   title = "Calls";
   /** @type {Map<string, { element: HTMLElement, form: ReturnType<typeof mountCallForm> }>} */ #forms = new Map();
   /** @type {Map<number, CallLine>} */ #lines = new Map();
-  #formsPlace = h("div", { class: "ja-forms" });
+  #formsPlace = h("div", { class: "ja-forms", ...SCROLLS, "aria-label": "Methods" });
   #list = h("ol", { class: "ja-call-lines" });
   #empty = hint("No call yet.");
 
@@ -72,9 +73,10 @@ export class CallsView {
   constructor(context) {
     this.context = context;
     /** @type {Node[]} */ this.tools = [];
-    const recent = h("div", { class: "ja-recent" }, h("h4", { class: "ja-subtitle" }, "Newest calls"), this.#empty, this.#list);
+    const title = h("h4", { class: "ja-subtitle" }, "Newest calls");
+    const recent = h("div", { class: "ja-recent", ...SCROLLS, "aria-label": "Newest calls" }, title, this.#empty, this.#list);
     const columns = h("div", { class: "ja-calls" }, this.#formsPlace, recent);
-    this.element = h("div", { class: "ja-fill" }, h("div", { class: "ja-scroll", tabindex: "0", role: "region", "aria-label": "Calls" }, columns));
+    this.element = h("div", { class: "ja-fill" }, columns);
   }
 
   /** How many calls run. */

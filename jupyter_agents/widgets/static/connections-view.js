@@ -23,7 +23,7 @@ import { agoText, countText, hint, setText, shortId } from "./words.js";
 
 /** @typedef {import("./live-view.js").Context} Context */
 
-const ROW_PX = 32;
+const ROW_PX = 28;
 const SPARE_ROWS = 6;
 const POLL_MS = 3000;
 
@@ -97,8 +97,8 @@ export class ConnectionsView {
   /** @type {Row[]} */ #order = [];
   #total = 0;
   #looked = -1;
-  #above = h("tr", { class: "ja-space" }, h("td", { colspan: HEADINGS.length + 1 }));
-  #below = h("tr", { class: "ja-space" }, h("td", { colspan: HEADINGS.length + 1 }));
+  #above = h("tr", { class: "ja-space" }, h("td"));
+  #below = h("tr", { class: "ja-space" }, h("td"));
   #body = h("tbody");
   #details = h("div", { class: "ja-details", hidden: true });
   #empty = h("div", { class: "ja-empty" });
@@ -239,6 +239,7 @@ export class ConnectionsView {
 
   /** @param {Row} row Show or hide more about it. */
   async look(row) {
+    this.context.show("connections"); // an overview has no room for details
     this.#looked = this.#looked === row.n ? -1 : row.n;
     this.#details.hidden = this.#looked < 0;
     this.#plan();

@@ -13,6 +13,7 @@ const LIGHTS = {
   live: ["Live", "The agent answers"],
   busy: ["Live, a cell is running", "The agent answers beside the cell"],
   asleep: ["Asleep", "Not in memory; the next arrival wakes it with its stored state"],
+  ready: ["Ready", "Nobody has come yet; the first arrival starts it"],
   away: ["Not linked", "The link to Jupyter Server is down; clients wait"],
   stopped: ["Stopped", "The class is not served any more; run its cell again"],
   quiet: ["Kernel away", "The kernel does not answer; run the cell again"],

@@ -24,6 +24,7 @@ import { setText } from "./words.js";
  * @property {() => string} address For clients.
  * @property {() => string} pageUrl Of the agent's own page.
  * @property {() => import("./words.js").Who[]} choices Connections that a message can be sent to.
+ * @property {(key: string) => void} show Turns to a view.
  * @property {(what: string, given?: any) => Promise<any>} act Asks the kernel; a refusal is shown, and gives undefined.
  */
 
@@ -53,7 +54,7 @@ class Section {
     this.view = new VIEWS[key](context);
     this.count = h("span", { class: "ja-count" });
     const head = h("div", { class: "ja-section-head" }, h("h3", {}, this.view.title), h("div", { class: "ja-tools" }, ...this.view.tools));
-    this.element = h("section", { class: `ja-section ja-${key}`, "aria-label": this.view.title }, head, this.view.element);
+    this.element = h("section", { class: "ja-section", "data-key": key, "aria-label": this.view.title }, head, this.view.element);
   }
 
   showCount() {
@@ -131,6 +132,7 @@ class LiveView {
   #ending = new AbortController();
   #isChanged = false;
   /** @type {Section[]} */ #sections;
+  /** @type {Tabs | null} */ #tabs = null;
 
   /**
    * @param {import("./link.js").Model} model
@@ -197,6 +199,11 @@ class LiveView {
       this.header.notice(/** @type {Error} */ (error).message);
       return undefined;
     }
+  }
+
+  /** @param {string} key */
+  show(key) {
+    this.#tabs?.select(key);
   }
 
   // ---- facts ----
@@ -270,7 +277,7 @@ class LiveView {
 
   #addTabs() {
     this.body.setAttribute("role", "tabpanel");
-    const tabs = new Tabs(this.#sections, this.body, (key) => this.#select(key));
+    const tabs = (this.#tabs = new Tabs(this.#sections, this.body, (key) => this.#select(key)));
     this.body.before(tabs.element);
     tabs.select("overview");
     const observer = new ResizeObserver(([{ contentRect }]) => contentRect.width > 0 && tabs.setNarrow(contentRect.width < NARROW_PX));

@@ -7,13 +7,14 @@ import { h } from "../../static/dom.js";
 /** @typedef {{ id: string, n: number, user: string }} Who */
 
 /**
- * A name to tell connections apart by: the user and the start of the id, or the id alone.
+ * A name to tell connections apart by: the user and the start of the id, or the id alone. Jupyter invents names for
+ * those it does not know ("Anonymous Carme"); they tell nobody anything.
  * @param {Who | null | undefined} who
  */
 export function whoText(who) {
   if (!who) return "";
   const id = shortId(who.id);
-  return who.user ? `${who.user} · ${id}` : id;
+  return who.user && !who.user.startsWith("Anonymous ") ? `${who.user} · ${id}` : id;
 }
 
 /**
@@ -31,7 +32,6 @@ export function shortId(id) {
  */
 export function agoText(at, now = Date.now()) {
   const seconds = Math.max(0, Math.round(now / 1000 - at));
-  if (seconds < 5) return "now";
   if (seconds < 60) return `${seconds} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
   if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
