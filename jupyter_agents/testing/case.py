@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tornado.testing import AsyncHTTPTestCase
@@ -23,6 +22,8 @@ __all__ = ["AgentTestCase"]
 class AgentTestCase(AsyncHTTPTestCase):
     """Serves `agents` over loopback; `connect` opens a WebSocket to one of them.
 
+    What a test left open is closed after it.
+
     Example
     -------
     ::
@@ -41,12 +42,27 @@ class AgentTestCase(AsyncHTTPTestCase):
 
     def get_app(self) -> Application:
         """An application that serves `agents`, without a token."""
-        self._context = contextvars.copy_context()
-        return Application(agent_handlers(*self.agents, storage=MemoryStorage()))
+        self._clients: list[WebSocketClientConnection] = []
+        routes = agent_handlers(*self.agents, storage=MemoryStorage())
+        self._door = routes[0][2]["door"]
+        return Application(routes)
+
+    def tearDown(self) -> None:
+        """Close what is open, on both sides, then the server."""
+        for client in self._clients:
+            # None once it is closed; with unread messages it would never see the server's close
+            stream = client.protocol.stream if client.protocol is not None else None
+            client.close()
+            if stream is not None:
+                stream.close()
+        self.io_loop.run_sync(self._door.stop)
+        super().tearDown()
 
     async def connect(
         self, agent: str, name: str = "default", query: str = "", **options: Any
     ) -> WebSocketClientConnection:
         """A WebSocket to an agent instance."""
         url = self.get_url(f"/agents/{agent}/{name}").replace("http", "ws", 1)
-        return await websocket_connect(url + (f"?{query}" if query else ""), **options)
+        client = await websocket_connect(url + (f"?{query}" if query else ""), **options)
+        self._clients.append(client)
+        return client

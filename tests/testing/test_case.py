@@ -33,6 +33,13 @@ class TestEcho(AgentTestCase):
         client.close()
         assert await client.read_message() is None
 
+    @gen_test
+    async def test_what_is_left_open_is_closed(self):
+        """A test may leave clients and their messages lying about; no warning follows."""
+        for name in ("a", "b"):
+            client = await self.connect("echo", name)
+            await client.write_message("never read")
+
     def test_http(self):
         """HTTP to the same address."""
         assert json.loads(self.fetch("/agents/echo/lobby/status").body) == {"path": "/status"}
