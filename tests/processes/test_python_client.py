@@ -32,7 +32,7 @@ class Counter(Agent):
         self.set_state({"n": self.state["n"] + by})
         return self.state["n"]
 
-serve(Counter, storage="memory")
+serve(Counter, storage="memory", takeover=True)
 """
 HASTY = ReconnectPolicy(min_delay=0.05, max_delay=0.2, min_uptime=0)
 
