@@ -83,6 +83,7 @@ def test_wheel_carries_everything_that_runs(built_tree):
     names = names_in(wheel_of(built_tree))
     assert {
         "jupyter_agents/__init__.py",
+        "jupyter_agents/py.typed",
         "jupyter_agents/static/agent-client.js",
         "jupyter_agents/static/agent-console.html",
         f"{SHARE}/etc/jupyter/jupyter_server_config.d/jupyter_agents.json",
