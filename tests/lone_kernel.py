@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from nbclient import NotebookClient
 
 from scripts.jupyter_process import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LIMIT_S = 60
 
@@ -24,6 +23,8 @@ def no_jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in ("CONFIG", "DATA", "RUNTIME"):
         monkeypatch.setenv(f"JUPYTER_{name}_DIR", str(tmp_path / name.lower()))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    # as in an activated environment
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     python_path = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(python_path))
     return tmp_path
