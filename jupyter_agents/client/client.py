@@ -102,6 +102,8 @@ class AgentClient(Talk):
         May be replaced.
     connection_error : ConnectionClosed or None
         Why this client stopped by itself.
+    suspended : bool
+        Whether the agent's kernel is away, as the server said; the connection stays meanwhile.
 
     Thread
     ------

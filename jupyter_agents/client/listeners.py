@@ -26,6 +26,8 @@ EVENTS = (
     "identity",
     "identity_change",
     "connection_error",
+    "suspended",
+    "resumed",
 )
 
 
@@ -86,6 +88,14 @@ class Listeners:
     def on_connection_error(self, listener: Callable[[Any], object]) -> Callable[[], None]:
         """Hear that this client will not come back by itself: ``listener(ConnectionClosed)``."""
         return self.listen("connection_error", listener)
+
+    def on_suspended(self, listener: Callable[[], object]) -> Callable[[], None]:
+        """Hear that the agent's kernel is away: the connection stays, and what is sent waits."""
+        return self.listen("suspended", listener)
+
+    def on_resumed(self, listener: Callable[[], object]) -> Callable[[], None]:
+        """Hear that it is back, and that what waited is on its way to it."""
+        return self.listen("resumed", listener)
 
     def listen(self, event: str, listener: Listener) -> Callable[[], None]:
         """Hear of an event by its name, one of `EVENTS`."""

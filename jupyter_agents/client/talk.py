@@ -36,7 +36,7 @@ from jupyter_agents.protocol.client_side import (
     StrayReply,
 )
 from jupyter_agents.protocol.closing import NORMAL, check_close
-from jupyter_agents.protocol.messages import decode
+from jupyter_agents.protocol.messages import AwayTold, decode
 from jupyter_agents.protocol.replica import Settled, StateChanged, StateErrored
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Talk(Listeners):
         self.id = id
         self.should_reconnect: Callable[[ConnectionClosed], bool] | None = None
         self.connection_error: ConnectionClosed | None = None
+        self.suspended = False
         self._destination = destination
         self._extended = extended
         self._policy = policy
@@ -204,6 +205,7 @@ class Talk(Listeners):
 
     def on_opened(self) -> None:
         """Send what waited, then tell."""
+        self.suspended = False
         self._side.opened()
         self._flush()
         self._arrived("open")
@@ -305,6 +307,9 @@ class Talk(Listeners):
             self._identified(event)
         elif isinstance(event, Ready):
             self._arrived("ready")
+        elif isinstance(event, AwayTold):
+            self.suspended = event.is_away
+            self._fire("suspended" if event.is_away else "resumed")
         elif isinstance(event, StrayReply):
             log.warning("An answer of %s came after its time limit", event.method)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_agents.errors import CallAborted, CallError, CallFailed, LocalProtocolError
 from jupyter_agents.protocol.messages import (
     MISSING,
+    AwayTold,
     IdentityReceived,
     RpcReply,
     StateSent,
@@ -29,6 +30,7 @@ from jupyter_agents.protocol.messages import (
 )
 from jupyter_agents.protocol.names import Address
 from jupyter_agents.protocol.replica import Replica, ReplicaEvent, Write, WritePhase, aborted
+from jupyter_agents.protocol.values import as_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -157,7 +159,8 @@ class MessageCame:
     data: Message
 
 
-ClientEvent = Identified | Ready | ReplicaEvent | ChunkCame | CallDone | StrayReply | MessageCame
+Answered = ChunkCame | CallDone | StrayReply
+ClientEvent = Identified | Ready | ReplicaEvent | Answered | MessageCame | AwayTold
 
 _REMEMBERED_CALLS = 1000
 
@@ -251,7 +254,7 @@ class ClientSide:
 
     def send(self, message: object) -> bool:
         """Take a message; False when it cannot be: the client is closed, or the queue is full."""
-        data = _as_message(message)
+        data = as_message(message)
         if self._refusal(len(data)):
             return False
         self._enqueue(data, len(data))
@@ -372,6 +375,8 @@ class ClientSide:
             return self._identified(frame)
         if isinstance(frame, StateSent):
             return [*self.replica.received(frame), *self._become_ready()]
+        if isinstance(frame, AwayTold):
+            return [frame]
         # Identity and state come before anything else: what is not them says that none will come.
         ready = self._become_ready()
         if frame is None:
@@ -440,11 +445,3 @@ class ClientSide:
 def _aborted_call(call: Call, why: str) -> CallAborted:
     sent = call.phase is CallPhase.SENT
     return CallAborted(call.method, transmitted=sent, call_id=call.id, why=why)
-
-
-def _as_message(message: object) -> Message:
-    if isinstance(message, (str, bytes)):
-        return message
-    if isinstance(message, (bytearray, memoryview)):
-        return bytes(message)
-    raise TypeError(f"a message is text or bytes, not {type(message).__name__!r}; see send_json")

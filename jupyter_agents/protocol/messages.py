@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from jupyter_agents.protocol.values import (
     MISSING,
+    AwayTold,
     CallMalformed,
     CallReceived,
     CancelReceived,
     ClientFrame,
     IdentityReceived,
-    Missing,
     RpcReply,
     ServerFrame,
     StateAcked,
@@ -41,14 +41,13 @@ __all__ = [
     "READONLY",
     "STALE",
     "STATE_REJECTED",
+    "AwayTold",
     "CallMalformed",
     "CallReceived",
     "CancelReceived",
     "ClientFrame",
     "IdentityReceived",
-    "Missing",
     "RpcReply",
-    "ServerFrame",
     "StateAcked",
     "StateErrorReceived",
     "StatePatched",
@@ -384,8 +383,7 @@ def read_server_frame(text: str) -> ServerFrame | None:
     frame = _our_object(text)
     if frame is None:
         return None
-    kind = frame.get("type")
-    reader = _SERVER_READERS.get(kind) if isinstance(kind, str) else None
+    reader = _SERVER_READERS.get(str(frame.get("type")))
     return None if reader is None else reader(frame)
 
 
@@ -446,5 +444,7 @@ _SERVER_READERS: Mapping[str, Callable[[dict[str, Any]], ServerFrame | None]] = 
         "cf_agent_state_ack": _read_ack,
         "cf_agent_state_patch": _read_patch,
         "rpc": _read_reply,
+        "cf_agent_suspended": lambda frame: AwayTold(True),
+        "cf_agent_resumed": lambda frame: AwayTold(False),
     }
 )

@@ -17,6 +17,7 @@ import msgspec
 
 __all__ = [
     "MISSING",
+    "AwayTold",
     "CallMalformed",
     "CallReceived",
     "CancelReceived",
@@ -32,6 +33,7 @@ __all__ = [
     "StateSent",
     "StateWanted",
     "WriteId",
+    "as_message",
     "decode",
     "encode",
 ]
@@ -120,6 +122,15 @@ def _plain(value: Any) -> Any:
 
 _ENCODER = msgspec.json.Encoder(enc_hook=_plain)
 _DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
+def as_message(message: object) -> str | bytes:
+    """What may be sent as it is; TypeError for anything but text and bytes."""
+    if isinstance(message, (str, bytes)):
+        return message
+    if isinstance(message, (bytearray, memoryview)):
+        return bytes(message)
+    raise TypeError(f"a message is text or bytes, not {type(message).__name__!r}; see send_json")
 
 
 # ── What a frame says ──
@@ -232,6 +243,18 @@ class RpcReply(msgspec.Struct, frozen=True):
     data: Any = None
 
 
+class AwayTold(msgspec.Struct, frozen=True):
+    """The agent's kernel is away and messages wait, or (`is_away` false) it is back."""
+
+    is_away: bool
+
+
 ServerFrame = (
-    IdentityReceived | StateSent | StateErrorReceived | StateAcked | StatePatched | RpcReply
+    IdentityReceived
+    | StateSent
+    | StateErrorReceived
+    | StateAcked
+    | StatePatched
+    | RpcReply
+    | AwayTold
 )

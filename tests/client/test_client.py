@@ -804,3 +804,23 @@ async def test_wrong_address_changes_nothing(server: FakeServer) -> None:
         client.update_properties(colour="red")
     assert (client.name, client.ready_state) == ("lobby", "open")
     await quit_client(client)
+
+
+async def test_suspended_and_resumed_are_told(server: FakeServer) -> None:
+    """A client hears that the agent's kernel is away and back; a new connection knows nothing."""
+    heard: list[str] = []
+    client = await open_client(
+        server,
+        on_suspended=lambda: heard.append("suspended"),
+        on_resumed=lambda: heard.append("resumed"),
+    )
+    assert not client.suspended
+    server.line.say({"type": "cf_agent_suspended"})
+    assert (heard, client.suspended) == (["suspended"], True)
+    server.line.say({"type": "cf_agent_resumed"})
+    assert (heard, client.suspended) == (["suspended", "resumed"], False)
+    server.line.say({"type": "cf_agent_suspended"})
+    server.line.drop()
+    await server.clock.advance(10)
+    assert not client.suspended
+    await quit_client(client)

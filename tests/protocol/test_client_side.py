@@ -22,6 +22,7 @@ from jupyter_agents.protocol.client_side import (
     Ready,
     StrayReply,
 )
+from jupyter_agents.protocol.messages import AwayTold
 from jupyter_agents.protocol.names import Address
 from jupyter_agents.protocol.replica import Settled, StateChanged
 
@@ -476,3 +477,11 @@ def test_readdressed_rejects_what_was_for_the_old_address() -> None:
     side.opened()
     assert sent(side) == []
     assert side.received(identity("other"))[0] == Identified(Address("room", "other"), None)
+
+
+@pytest.mark.parametrize(("word", "is_away"), [("suspended", True), ("resumed", False)])
+def test_notices_of_the_server_are_events_and_no_messages(word: str, is_away: bool) -> None:
+    """That the kernel is away is told, also before the identity, and makes no client ready."""
+    side = opened()
+    assert feed(side, json.dumps({"type": f"cf_agent_{word}"})) == [AwayTold(is_away)]
+    assert not side.is_ready
