@@ -147,5 +147,5 @@ def _count(channel: Channel, found: list[tuple[int, float]]) -> None:
             arrived = sum(b'"comm_msg"' in one and b"xxxx" in one for one in frames)
             if arrived:
                 count, last = count + arrived, time.perf_counter()
-    except socket.timeout:
+    except TimeoutError:
         found.append((count, last))

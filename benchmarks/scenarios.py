@@ -174,7 +174,7 @@ def _ends(sock: socket.socket) -> bool:
     try:
         while sock.recv(1 << 20):
             pass
-    except socket.timeout:
+    except TimeoutError:
         return False
     except OSError:
         pass

@@ -6,6 +6,7 @@ survive a kernel restart (state, tags, flags) is attached to the server's record
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import Context
@@ -65,7 +66,7 @@ class ConnectionContext:
     def request(self) -> Request:
         """The upgrade request."""
         if isinstance(self._request, str):
-            self._request = Request.from_dict(messages.decode(self._request))
+            self._request = Request.from_dict(json.loads(self._request))
         return self._request
 
     @property

@@ -91,10 +91,7 @@ class ConnectionRecord:
     name: str
     socket: Socket
     info: Mapping[str, Any]
-    """What the host is told when it opens: ``uri``, ``request``, ``user``, ``extended`` ….
-
-    JSON-safe.
-    """
+    """What the host is told when it opens: ``request``, as JSON text, and ``extended``."""
     opened_at: float = 0.0
     host: HostPort | None = None
     attached: dict[str, Any] = field(default_factory=dict)

@@ -180,13 +180,16 @@ class View:
 
     @staticmethod
     def _connection(record: ConnectionRecord) -> dict[str, Any]:
-        socket = getattr(record.socket, "protocol", None)
+        socket, asked = (
+            getattr(record.socket, "protocol", None),
+            json.loads(record.info["request"]),
+        )
         since = datetime.fromtimestamp(record.opened_at, timezone.utc)
         counts = ("messages_in", "messages_out", "bytes_in", "bytes_out", "queued_bytes")
         return {
             "id": record.id,
-            "user": record.info.get("user"),
-            "remote_ip": record.info.get("remote_ip"),
+            "user": asked["user"],
+            "remote_ip": asked["remote_ip"],
             "since": since.isoformat().replace("+00:00", "Z"),
             **{name: getattr(socket, name, 0) for name in counts},
             "round_trip_s": getattr(socket, "round_trip_s", None),

@@ -8,6 +8,7 @@ as it is.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import secrets
@@ -210,12 +211,10 @@ class AgentHandler(WebSocketHandler):
             if replaced is None:
                 return
             asked = replaced
+        # As text: kept for as long as the socket lives, and seldom looked at.
         self._info = {
-            "uri": asked.get("url", request.url),
-            "request": asked,
-            "user": self.identity(),
+            "request": json.dumps(asked, separators=(",", ":"), ensure_ascii=False),
             "extended": request.query.get("_ja") == "1",
-            "remote_ip": request.remote_ip,
         }
         await super().get()
 

@@ -360,7 +360,7 @@ class AgentHarness:
         served = self.relay.find(slug)
         client = HarnessClient(self, connection_id or f"client-{next(self._ids)}")
         request = _request(served.agent, name, query, headers, cookies, user)
-        info = {"uri": request.url, "request": request.to_dict(), "extended": extended}
+        info = {"request": json.dumps(request.to_dict()), "extended": extended}
         client.record = self.relay.open(
             served, name, client.id, _ClientSocket(client), info, self.now
         )

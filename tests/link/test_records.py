@@ -14,7 +14,7 @@ from tests.link.fakes import FakeSocket
 def record(**more):
     """A record of a connection to ChatRoom's lobby."""
     served = Served("chat-room", "ChatRoom", ("chat-room",), None, {"kernel_id": "k1"})
-    info = {"uri": "http://h/x", "user": None, "request": {"url": "http://h/x"}}
+    info = {"extended": True, "request": '{"url":"http://h/x"}'}
     return ConnectionRecord(7, "me", served, "lobby", FakeSocket(), info, 12.5, **more)
 
 
@@ -28,9 +28,8 @@ def test_opening_tells_everything(resumed):
         "name": "lobby",
         "resumed": resumed,
         "opened_at": 12.5,
-        "uri": "http://h/x",
-        "user": None,
-        "request": {"url": "http://h/x"},
+        "extended": True,
+        "request": '{"url":"http://h/x"}',
         "attached": {"accepted": True, "state": "1"},
     }
     json.dumps(word)

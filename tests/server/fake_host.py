@@ -115,7 +115,8 @@ class Hears:
 
     async def expect_open(self) -> tuple[int, dict[str, Any]]:
         number, payload = await self.expect(Kind.OPEN)
-        return number, unpack_object(payload)
+        word = unpack_object(payload)
+        return number, {**word, "request": json.loads(word["request"])}
 
     async def expect_request(self) -> tuple[int, dict[str, Any], bytes]:
         number, payload = await self.expect(Kind.REQUEST)

@@ -45,7 +45,7 @@ def entered(door, host, name="lobby", connection_id="me"):
     protocol = FakeProtocol()
     socket = ClientSocket(door)
     socket.connect(protocol)
-    socket.open(door.relay.find("chat-room"), name, connection_id, {"uri": "u"})
+    socket.open(door.relay.find("chat-room"), name, connection_id, {"request": "{}"})
     return socket, protocol
 
 
@@ -110,7 +110,7 @@ async def test_end_before_the_record(door):
     socket.connect(FakeProtocol())
     socket.on_failed(ValueError("x"))
     socket.on_closed(1006, "", False)
-    socket.open(door.relay.find("chat-room"), "lobby", "me", {})
+    socket.open(door.relay.find("chat-room"), "lobby", "me", {"request": "{}"})
     number, _ = await host.expect_open()
     assert await host.expect_closed() == (number, 1006, False, "")
     assert not door.relay.records

@@ -24,7 +24,7 @@ async def test_token_in_the_header(visitor):
     async with visitor.host() as host:
         client = await visitor.ws(ROOM, RIGHT)
         number, opened = await host.expect_open()
-        assert opened["user"]["username"]
+        assert opened["request"]["user"]["username"]
         await client.write_message("hello")
         assert await host.expect(Kind.TEXT) == (number, b"hello")
         host.text(number, "back")
@@ -270,7 +270,7 @@ async def test_credentials_are_consumed(visitor, query, headers):
             assert "xsrf" not in text.lower()
             assert "username-" not in text
         assert opened["request"]["query"] == {"x": ["1"]}
-        assert opened["uri"] == f"{visitor.origin}/a%40b/{ROOM}?x=1"
+        assert opened["request"]["url"] == f"{visitor.origin}/a%40b/{ROOM}?x=1"
         client.close()
 
 
@@ -331,7 +331,7 @@ class TestPersonalTokens:
             assert await visitor.ws(ROOM, WRONG) == 403
             client = await visitor.ws(ROOM + query, headers)
             _, opened = await host.expect_open()
-            assert opened["user"]["username"] == "ann"
+            assert opened["request"]["user"]["username"] == "ann"
             assert "personal" not in json.dumps(opened)
             client.close()
 
@@ -347,7 +347,7 @@ async def test_identity_is_told(visitor):
         host.respond(number)
         await asking
         client.close()
-    user = opened["user"]
+    user = opened["request"]["user"]
     assert {"username", "name", "display_name", "initials"} <= set(user)
     assert about["request"]["user"] == opened["request"]["user"] == user
 

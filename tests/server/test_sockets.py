@@ -158,9 +158,8 @@ async def test_opening_request_is_told_whole():
         _, opened = await server.host.expect_open()
         request = opened["request"]
         assert opened["extended"] is True
-        assert opened["user"] is None
-        assert opened["remote_ip"] == request["remote_ip"] == "127.0.0.1"
-        assert opened["uri"] == request["url"]
+        assert request["user"] is None
+        assert request["remote_ip"] == "127.0.0.1"
         url = f"{server.url('/agents/chat-room/lobby/deep')}?room=a&room=b&empty=&_ja=1"
         assert request["url"] == url
         assert request["query"] == {"room": ["a", "b"], "empty": [""], "_ja": ["1"]}
@@ -361,7 +360,6 @@ async def test_gate_lets_in():
         await opening
         _, opened = await server.host.expect_open()
         assert opened["request"] == replaced
-        assert opened["uri"] == "http://elsewhere/x?y=2"
         assert opened["id"] == "me"
 
 
