@@ -210,11 +210,16 @@ class AgentHost(AgentLoop):
     def link_down(self) -> None:
         """The link is gone; the server keeps the clients meanwhile."""
         self.uplink = None
+        self.link_has_room()  # what waited for the link waits no more
 
     def _open(self, number: int, payload: bytes) -> None:
         about = unpack_object(payload)
         if self.receipts.answer_returning(number, about):
-            return  # the link broke for a moment, this process and the connection lived on
+            # the link broke for a moment, this process and the connection lived on
+            known = self.connections.get(number)
+            if known is not None and known.accepted:
+                known._instance.sync.resume(known)  # what was told meanwhile is lost
+            return
         instance = self.instance(self.classes[about["agent"]], about["name"])
         connection = Connection(
             instance,

@@ -17,13 +17,14 @@ import os
 import secrets
 import socket
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from jupyter_core.paths import jupyter_runtime_dir
 
-from jupyter_agents.errors import LinkError, LinkRefused, LinkVersionMismatch
+from jupyter_agents.errors import LinkError, LinkLost, LinkRefused, LinkVersionMismatch
 from jupyter_agents.link.frames import FrameReader, Kind, head, pack_object, unpack_object
 from jupyter_agents.link.handshake import KernelHandshake
 
@@ -59,15 +60,12 @@ def link_candidates() -> list[str]:
     A socket's path, or ``tcp://HOST:PORT``.
     """
     found = [os.environ[LINK_ENV]] if os.environ.get(LINK_ENV) else []
-    try:
-        sockets = sorted(
-            Path(jupyter_runtime_dir()).glob("jpagents-*.sock"),
-            key=lambda path: path.stat().st_mtime,
-            reverse=True,
-        )
-    except OSError:
-        sockets = []
-    return list(dict.fromkeys([*found, *map(str, sockets)]))
+    sockets: list[tuple[float, str]] = []
+    with suppress(OSError):
+        for path in Path(jupyter_runtime_dir()).glob("jpagents-*.sock"):
+            with suppress(OSError):  # its server has just removed it
+                sockets.append((path.stat().st_mtime, str(path)))
+    return list(dict.fromkeys([*found, *(path for _, path in sorted(sockets, reverse=True))]))
 
 
 class KernelUplink:
@@ -114,7 +112,7 @@ class KernelUplink:
                 await self._open(address)
             except LinkVersionMismatch as error:
                 mismatch = error
-            except (OSError, LinkError, asyncio.TimeoutError) as error:
+            except (OSError, LinkError, ValueError, asyncio.TimeoutError) as error:
                 _log.debug("No link at %s: %s", address, error)
             else:
                 return True
@@ -137,6 +135,8 @@ class KernelUplink:
         except BaseException:
             transport.abort()
             raise
+        if end.is_gone:  # while this coroutine was on its way here
+            raise LinkLost(end.server.get("kernel_id", ""))
         self._end = end
         self._host.link_up(end, end.server)
 
@@ -149,14 +149,16 @@ class KernelUplink:
             self._retrying = self._host.loop.create_task(self._retry())
 
     async def _retry(self) -> None:
-        delay = RETRY_S
+        delay, told = RETRY_S, ""
         while not self._stopped:
             await asyncio.sleep(delay)
             try:
                 if await self.connect():
                     return
-            except LinkVersionMismatch as error:
-                _log.error("%s", error)
+            except Exception as error:
+                if str(error) != told:
+                    _log.error("The agents cannot be linked to Jupyter Server: %s", error)
+                told = str(error)
             delay = min(delay * 1.5, RETRY_LONGEST_S)
 
     def stop(self) -> None:
@@ -257,6 +259,11 @@ class _LinkEnd(asyncio.BufferedProtocol):
             self._transport.close()
 
     @property
+    def is_gone(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._transport is None or self._transport.is_closing()
+
+    @property
     def is_full(self) -> bool:
         """Whether frames should wait."""
         return not self._room.is_set()
@@ -294,4 +301,7 @@ def _shared_marks(path: str | None) -> memoryview | None:
 
 
 def _package() -> str:
-    return metadata.version("jupyter_agents")
+    try:
+        return metadata.version("jupyter_agents")
+    except metadata.PackageNotFoundError:  # run from its sources
+        return "unknown"
