@@ -54,20 +54,28 @@ _default: _DefaultHost | None = None
 _default_lock = threading.Lock()
 
 
-def default_host() -> AgentHost:
-    """The host of this process: made on first use, with its thread and its link."""
+def default_host(*, alone: bool = False) -> AgentHost:
+    """The host of this process: made on first use, with its thread and its link.
+
+    With `alone` no Jupyter Server is looked for; ServeError when one has been found already.
+    """
     global _default
     with _default_lock:
         if _default is None or not _default.thread.is_alive:
-            _default = _start()
+            _default = _start(alone=alone)
             atexit.register(stop_default_host)
+        if alone and _default.uplink is not None:
+            raise ServeError(
+                "A Jupyter Server serves this process already; restart the kernel to serve "
+                "with standalone=True"
+            )
         return _default.host
 
 
-def _start() -> _DefaultHost:
+def _start(*, alone: bool) -> _DefaultHost:
     stalled = _Stalled()
     thread = AgentThread(on_stall=stalled)
-    started: Any = _on(thread, _make_host, thread)
+    started: Any = _on(thread, _make_host, thread, alone)
     stalled.host, stalled.thread = started.host, thread
     return _DefaultHost(thread, started.host, started.uplink)
 
@@ -82,10 +90,10 @@ async def _outcome(function: Callable[..., Any], *args: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-async def _make_host(thread: AgentThread) -> _DefaultHost:
+async def _make_host(thread: AgentThread, alone: bool) -> _DefaultHost:
     host = AgentHost(thread.loop, thread.ident)
     host.viewer = _Viewer()
-    return _DefaultHost(thread, host, await _link(host))
+    return _DefaultHost(thread, host, None if alone else await _link(host))
 
 
 async def _link(host: AgentHost) -> KernelUplink | None:
@@ -181,7 +189,7 @@ def serve(
     slug: str | None = None,
     storage: str | os.PathLike[str] | Storage | None = None,
     takeover: bool = False,
-    standalone: bool | None = None,
+    standalone: bool = False,
 ) -> AgentNamespace:
     """Serve a class of agents from this cell.
 
@@ -198,9 +206,9 @@ def serve(
         every agent.
     takeover : bool
         Take the class, with its connections, from another kernel that serves it.
-    standalone : bool, optional
-        True: serve from this process on a loopback port, without Jupyter Server. By default only
-        where none is found.
+    standalone : bool
+        Serve from this process on a loopback port, even where there is a Jupyter Server. By
+        default only where none is found.
 
     Returns
     -------
@@ -218,7 +226,7 @@ def serve(
     Any but the agents' own.
     """
     _check_servable(agent_class)
-    host = default_host()
+    host = default_host(alone=standalone)
     hosted = Hosted(
         cls=agent_class,
         agent=spellings(agent_class.__name__, slug)[0],
@@ -227,8 +235,7 @@ def serve(
         context=contextvars.copy_context(),
         takeover=takeover,
     )
-    if standalone or host.uplink is None:
-        _stand_alone(host)
+    _stand_alone_if_unlinked(host)
     host.submit(host.serve, hosted).result(SERVE_S)
     return AgentNamespace(host, host.classes[hosted.agent])
 
@@ -250,13 +257,13 @@ def _check_servable(agent_class: Any) -> None:
         raise ServeError("Agents need a Jupyter Server with real kernels; JupyterLite has neither")
 
 
-def _stand_alone(host: AgentHost) -> None:
-    if host.uplink is not None:
-        return
-    from jupyter_agents.standalone import start
-
+def _stand_alone_if_unlinked(host: AgentHost) -> None:
     with _default_lock:
-        if _default is not None and _default.host is host:
+        if _default is None or _default.host is not host:
+            return
+        if _default.uplink is None and _default.alone is None:
+            from jupyter_agents.standalone import start
+
             _default.alone = start(host)
 
 

@@ -1,0 +1,81 @@
+"""Where a server and its kernels meet: only this user gets there, and leftovers are swept."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+
+import pytest
+
+from jupyter_agents.server import places
+from jupyter_agents.server.places import SharedMarks, bind_unix, remove, socket_path, sweep
+
+
+@pytest.fixture
+def memory_dir(tmp_path, monkeypatch):
+    """A place for files in memory of the test's own."""
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    monkeypatch.setattr(places, "_SHARED_MEMORY", folder)
+    return folder
+
+
+def test_socket_is_this_users_alone(tmp_path):
+    """0600, listening, and gone after `remove`."""
+    path = socket_path(tmp_path / "run")
+    bound = bind_unix(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    bound.close()
+    remove(path)
+    assert not path.exists()
+
+
+def test_long_runtime_directory_falls_back_to_a_short_path(tmp_path):
+    """The system's limit on a socket's path is never hit."""
+    path = socket_path(tmp_path / ("x" * 120))
+    assert len(os.fsencode(path)) <= 100
+    bind_unix(path).close()
+    remove(path)
+    assert not path.parent.exists()
+
+
+def test_sweep_removes_what_nobody_listens_at(tmp_path, memory_dir):
+    """A dead server's socket and old marks go, a living server's stay."""
+    alive, dead = socket_path(tmp_path), socket_path(tmp_path)
+    bound = bind_unix(alive)
+    bind_unix(dead).close()
+    old, fresh = memory_dir / "jpagents-1-a.marks", memory_dir / "jpagents-1-b.marks"
+    old.touch()
+    fresh.touch()
+    os.utime(old, (0, 0))
+    sweep(tmp_path)
+    assert alive.exists()
+    assert not dead.exists()
+    assert not old.exists()
+    assert fresh.exists()
+    bound.close()
+
+
+def test_marks_are_shared_by_whoever_maps_the_file(tmp_path, memory_dir):
+    """What one side writes the other reads; the file is 0600, and may be hidden after."""
+    shared = SharedMarks(tmp_path)
+    assert shared.path.parent == memory_dir
+    assert stat.S_IMODE(shared.path.stat().st_mode) == 0o600
+    slot = shared.marks.give()
+    shared.marks.numbers[slot] = 7
+    written = shared.path.read_bytes()
+    assert int.from_bytes(written[8 * slot : 8 * slot + 8], "little") == 7
+    shared.hide()
+    assert not shared.path.exists()
+    shared.hide()
+
+
+def test_marks_live_in_the_runtime_directory_where_there_is_no_memory(tmp_path, monkeypatch):
+    """Without a place for files in memory, the runtime directory serves."""
+    monkeypatch.setattr(places, "_SHARED_MEMORY", tmp_path / "missing")
+    shared = SharedMarks(tmp_path)
+    assert shared.path.parent == tmp_path
+    shared.hide()

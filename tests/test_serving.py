@@ -1,0 +1,139 @@
+"""`serve` in a plain script: the agents' thread, standing alone, and the end of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+
+import pytest
+from traitlets import Float
+
+from jupyter_agents import Agent, ServeError, connect, serve, serving
+from jupyter_agents.serving import default_host, stop_default_host
+
+
+class Echo(Agent):
+    initial_state = {"n": 0}
+
+    def on_message(self, connection, message):
+        connection.send(message)
+
+    def shout(self, text):
+        return text.upper()
+
+    async def later(self, text):
+        await asyncio.sleep(0)
+        return text
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """A process that no Jupyter Server serves; its agents end with the test."""
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.delenv("JUPYTER_AGENTS_LINK", raising=False)
+    stop_default_host()
+    yield
+    stop_default_host()
+    gc.collect()
+
+
+def test_script_serves_on_loopback_with_a_token(alone, capsys):
+    """Without a Jupyter Server address and token are printed, and clients get in by them."""
+    ns = serve(Echo, storage="memory")
+    said = capsys.readouterr().out
+    assert "http://127.0.0.1:" in said
+    token = ns.host.server["token"]
+    assert token in said
+    assert token not in ns.url("lobby")
+
+    async def talk():
+        options = {"host": ns.host.server["url"], "token": token}
+        async with connect("echo", "lobby", **options) as client:
+            client.send("hi")
+            return await client.recv(5)
+
+    assert asyncio.run(talk()) == "hi"
+
+
+def test_handles_work_in_a_script(alone):
+    """Sync methods return, async ones are awaited, a typed field is assigned and refused."""
+
+    class Thermostat(Agent):
+        target = Float(20.0, min=5, max=30).tag(sync=True)
+
+    room = serve(Echo, storage="memory")["lobby"]
+    assert room.shout("hi") == "HI"
+    assert asyncio.run(room.later("hi")) == "hi"
+    kitchen = serve(Thermostat, storage="memory")["kitchen"]
+    kitchen.target = 21
+    assert kitchen.target == 21.0
+    with pytest.raises(Exception, match="target"):
+        kitchen.target = 99
+    assert kitchen.state == {"target": 21.0}
+
+
+def test_one_host_for_all_classes_of_a_process(alone):
+    """A second `serve` uses the same thread, port and token."""
+
+    class Other(Agent):
+        pass
+
+    first, second = serve(Echo, storage="memory"), serve(Other, storage="memory")
+    assert first.host is second.host is default_host()
+    assert first.url("x").partition("/agents/")[0] == second.url("x").partition("/agents/")[0]
+
+
+def test_stop_ends_thread_and_port_and_serving_starts_anew(alone):
+    """After the stop nothing is left; the next `serve` has a new host."""
+    before = default_host()
+    serve(Echo, storage="memory")
+    stop_default_host()
+    assert not any(t.name == "jupyter-agents" and t.is_alive() for t in threading.enumerate())
+    assert serve(Echo, storage="memory").host is not before
+
+
+@pytest.mark.parametrize("wrong", [int, "Echo", Echo.on_message, Agent], ids=repr)
+def test_unservable_things_say_what_to_do(wrong):
+    """A class that is no Agent, or Agent itself, is a sentence that says what to write."""
+    with pytest.raises(ServeError, match="class"):
+        serve(wrong)
+
+
+def test_linked_process_cannot_stand_alone_too(alone, monkeypatch):
+    """`standalone=True` where a Jupyter Server serves already says what to do."""
+    default_host()
+    monkeypatch.setattr(serving._default, "uplink", object())
+    with pytest.raises(ServeError, match="restart the kernel"):
+        serve(Echo, standalone=True)
+    monkeypatch.setattr(serving._default, "uplink", None)
+
+
+def test_browser_kernels_are_told_that_it_cannot_work(monkeypatch):
+    """JupyterLite has no server; `serve` says so, importing works."""
+    monkeypatch.setattr(serving.sys, "platform", "emscripten")
+    with pytest.raises(ServeError, match="JupyterLite"):
+        serve(Echo)
+
+
+def test_hook_that_blocks_is_named(alone, caplog):
+    """The watchdog names the hook that keeps all agents waiting."""
+    release, blocked = threading.Event(), threading.Event()
+
+    class Blocking(Agent):
+        def stall(self):
+            blocked.set()
+            release.wait(10)
+
+    handle = serve(Blocking, storage="memory")["x"]
+    thread = threading.Thread(target=handle.stall)
+    thread.start()
+    assert blocked.wait(5)
+    try:
+        deadline = threading.Event()
+        while "kept all agents waiting" not in caplog.text and not deadline.wait(0.05):
+            pass
+    finally:
+        release.set()
+        thread.join()
+    assert "asyncio.to_thread" in caplog.text
