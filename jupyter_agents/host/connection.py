@@ -187,7 +187,7 @@ class Connection:
         self.accepted = self.connect_ran = self.greeted = False
         self.ending: tuple[int, str, bool] | None = None
         self.running = 0
-        self.inbox: deque[tuple[bytes, bool]] = deque()
+        self.inbox: deque[tuple[bytes, bool]] | tuple[()] = ()  # a deque is made when needed
         self.inbox_bytes = 0
         self.held_back = False
         self.held: list[tuple[int, bytes, bool]] = []
@@ -293,14 +293,21 @@ class Connection:
 
     def keep(self, payload: bytes, binary: bool) -> None:
         """Let a message wait its turn."""
+        if not isinstance(self.inbox, deque):
+            self.inbox = deque()
         self.inbox.append((payload, binary))
         self.inbox_bytes += len(payload) + 64
 
     def next_kept(self) -> tuple[bytes, bool]:
         """The message that waits longest."""
+        assert isinstance(self.inbox, deque)
         payload, binary = self.inbox.popleft()
         self.inbox_bytes -= len(payload) + 64
         return payload, binary
+
+    def forget_kept(self) -> None:
+        """What waits is not wanted any more."""
+        self.inbox, self.inbox_bytes = (), 0
 
     def take_held(self) -> list[tuple[int, bytes, bool]]:
         """What was sent before the connection was accepted.

@@ -84,8 +84,7 @@ class Receipts:
             return
         first = connection.taken + 1
         connection.taken += left
-        connection.inbox.clear()
-        connection.inbox_bytes = 0
+        connection.forget_kept()
         connection.ending = None
         if connection._instance.redelivers:
             self.end(connection, first, left)

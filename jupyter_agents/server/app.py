@@ -129,8 +129,11 @@ class AgentsApp(Limits, ExtensionApp):
         }
 
     def _on_event(self, kind: str, facts: dict[str, Any]) -> None:
-        # As JSON: an id or a reason comes from a client and may hold line breaks.
-        self.log.log(_LEVELS.get(kind, logging.DEBUG), "agents %s %s", kind, json.dumps(facts))
+        level = _LEVELS.get(kind, logging.DEBUG)
+        # Jupyter's logger takes everything, and its handler drops most: too late for each client.
+        if level >= self.log_level:
+            # As JSON: an id or a reason comes from a client and may hold line breaks.
+            self.log.log(level, "agents %s %s", kind, json.dumps(facts))
         self.events.emit(kind, facts)
         self.metrics.count(kind, facts)
         self.observers.tell(kind, facts)

@@ -37,6 +37,7 @@ ENVIRONMENT = "JUPYTER_AGENTS_LINK"
 _HELLO_BYTES = 16 * 1024
 _APART_BYTES = 64 * 1024
 _IDLE_S = 50e-6
+_LAST_MESSAGE = int(Kind.BINARY)
 
 
 class Kernels(Protocol):
@@ -206,7 +207,7 @@ class HostLink(asyncio.BufferedProtocol):
     # -- frames out ----------------------------------------------------------------------------
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
-        """Queue one frame: the first after a silence leaves at once, others with the turn."""
+        """Queue one frame: a message after a silence leaves at once, all else with the turn."""
         if self._transport is None:
             return
         self.frames += 1
@@ -216,8 +217,8 @@ class HostLink(asyncio.BufferedProtocol):
             out.append(payload)
         if self._is_scheduled:
             return
-        now = self._loop.time()
-        if now - self._last_write > _IDLE_S:
+        # Arrivals and the like can wait for each other: many come at a time.
+        if kind <= _LAST_MESSAGE and (now := self._loop.time()) - self._last_write > _IDLE_S:
             self._last_write = now
             self._write()
         else:

@@ -14,6 +14,7 @@ from tornado.web import HTTPError
 
 import jupyter_agents
 from jupyter_agents.link.handshake import fingerprint
+from jupyter_agents.server import app
 from jupyter_agents.server.app import AgentsApp, JupyterKernels
 from jupyter_agents.server.downlink import ENVIRONMENT
 from jupyter_agents.server.limits import Limits
@@ -149,9 +150,10 @@ async def test_shut_down_kernels_are_forgotten(agents, visitor, eventually):
     assert client.close_code == 1012
 
 
-async def test_log_lines_are_structured(agents, visitor, caplog):
+async def test_log_lines_are_structured(agents, visitor, caplog, monkeypatch):
     """Each event is one line of JSON, so that no client's text can forge another."""
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(app, "_LEVELS", {"close": logging.INFO})
     async with visitor.host() as host:
         client = await visitor.ws(f"{ROOM}?_pk=a%0AWARNING%20forged", RIGHT)
         await host.expect_open()
