@@ -131,7 +131,7 @@ class AgentsApp(Limits, ExtensionApp):
     def _on_event(self, kind: str, facts: dict[str, Any]) -> None:
         level = _LEVELS.get(kind, logging.DEBUG)
         # Jupyter's logger takes everything, and its handler drops most: too late for each client.
-        if level >= self.log_level:
+        if level >= self.log_level:  # type: ignore[operator]
             # As JSON: an id or a reason comes from a client and may hold line breaks.
             self.log.log(level, "agents %s %s", kind, json.dumps(facts))
         self.events.emit(kind, facts)
