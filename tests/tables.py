@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.host import connection, host
-from jupyter_agents.link import frames, records
+from jupyter_agents.link import frames, marks, records
 from jupyter_agents.protocol import backoff, closing, names
 from jupyter_agents.server.limits import Limits
 from tests.sources import ROOT
@@ -33,7 +33,7 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def amount(name: str, value: Any) -> str:
     """A default for people: bytes and seconds by their names' endings."""
     if isinstance(value, bool) or value is None:
-        return {True: "on", False: "off", None: "none"}[value]
+        return {True: "on", False: "off", None: "unlimited"}[value]
     if name.lower().endswith("bytes"):
         for size, unit in ((_MIB, "MiB"), (_KIB, "KiB")):
             if value >= size and value % size == 0:
@@ -97,6 +97,12 @@ FIXED: tuple[tuple[Any, str, str, str], ...] = (
         "max_parked_gone",
         "clients that left before their agent could hear of it",
         "`on_close` is not run for more",
+    ),
+    (
+        marks,
+        "SLOTS",
+        "connections of one kernel whose messages outlive it",
+        "those of more are lost with it, unless redelivered at least once",
     ),
 )
 
