@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Binding", "control", "controls", "make_control"]
 
 SETTLE_S = 0.3
-STYLE = "initial"
-"""Descriptions as wide as they are."""
+LABEL_CH = 24
+"""How wide the descriptions of controls may get that stand below each other."""
 
 
 def controls(handle: AgentHandle, *fields: str) -> ipywidgets.VBox:
@@ -40,8 +40,12 @@ def controls(handle: AgentHandle, *fields: str) -> ipywidgets.VBox:
     TypeError
         When the state is free-form: it has no fields.
     """
-    names = fields or _fields_of(handle)
-    return ipywidgets.VBox([control(handle, name) for name in names])
+    made = [control(handle, name) for name in fields or _fields_of(handle)]
+    width = max(len(getattr(widget, "description", "")) for widget in made)
+    for widget in made:
+        if hasattr(widget.style, "description_width"):
+            widget.style.description_width = f"{min(width, LABEL_CH)}ch"
+    return ipywidgets.VBox(made)
 
 
 def control(handle: AgentHandle, field: str) -> ipywidgets.Widget:
@@ -89,7 +93,7 @@ def make_control(field: str, trait: Any) -> ipywidgets.Widget:
         "description": str(trait.metadata.get("label") or field.replace("_", " ")),
         "tooltip": str(trait.metadata.get("help") or trait.help or ""),
         "disabled": bool(trait.read_only),
-        "style": {"description_width": STYLE},
+        "style": {"description_width": "initial"},
     }
     if made is not None:
         return made(description=common["description"])
@@ -139,7 +143,8 @@ def _step(kind: str, span: float) -> dict[str, Any]:
     if kind == "Int" or span <= 0:
         return {}
     # a hundred to a thousand steps: it neither jumps nor misses
-    return {"step": 10.0 ** (math.floor(math.log10(span)) - 2)}
+    power = math.floor(math.log10(span)) - 2
+    return {"step": 10.0**power, "readout_format": f".{max(0, -power)}f"}
 
 
 def _text(trait: Any, common: dict[str, Any]) -> ipywidgets.Widget:

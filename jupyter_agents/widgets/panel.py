@@ -64,7 +64,9 @@ class Problems(Section):
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         text = f"{type(error).__name__}: {error}"
         by = who(data["connection"])
-        self.add("error", str(data["where"]), text, by, trace[-TRACE_LENGTH:])
+        self.add(
+            "error", str(data["where"]), text, by, shortened(trace[-TRACE_LENGTH:], TRACE_LENGTH)
+        )
 
     def warn(self, text: str) -> None:
         """Keep a warning of the host's, such as a slow hook's name."""

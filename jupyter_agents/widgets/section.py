@@ -155,5 +155,6 @@ def user_name(connection: Connection) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """The text, or its start."""
+    """The text, or its start; what UTF-8 cannot carry is replaced: errors may hold it."""
+    text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= limit else text[: limit - 1] + "…"

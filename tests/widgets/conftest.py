@@ -13,6 +13,7 @@ from ipywidgets import Widget
 
 from jupyter_agents import Agent, callable_method
 from jupyter_agents.host.namespace import AgentNamespace
+from jupyter_agents.widgets import feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +48,14 @@ def comms(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[RecordingComm]]:
     monkeypatch.setattr(comm, "create_comm", create)
     yield made
     Widget.close_all()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feeds that flush and tick fast; tests of the pace itself set it."""
+    monkeypatch.setattr(feed, "FLUSH_S", 0.02)
+    monkeypatch.setattr(feed, "SETTLE_S", 0.002)
+    monkeypatch.setattr(feed, "TICK_S", 0.05)
 
 
 class Front:

@@ -93,8 +93,9 @@ class _StuckLoop:
         pass
 
 
-async def test_burst_leaves_in_few_messages_and_the_last_value_is_right(front):
+async def test_burst_leaves_in_few_messages_and_the_last_value_is_right(front, monkeypatch):
     """T209: a thousand events in a second leave as at most twenty messages, the last one right."""
+    monkeypatch.setattr(feeds, "FLUSH_S", 0.1)
     async with AgentHarness(Room) as harness:
         view = front(AgentPanel(namespace(harness))).hello()
         client = await harness.connect(Room, "lobby")

@@ -53,3 +53,8 @@ def test_question_with_nonsense_becomes_harmless():
 def test_long_texts_are_shortened():
     """A text is at most as long as it may be, and shows that something is missing."""
     assert [shortened("abc", 3), shortened("abcd", 3)] == ["abc", "ab…"]
+
+
+def test_text_that_is_no_unicode_is_replaced():
+    """Half a surrogate pair, which JSON cannot carry as UTF-8, does not stop a batch."""
+    assert shortened("a\ud800", 9) == "a?"

@@ -145,7 +145,7 @@ async def test_past_is_bounded(front, monkeypatch):
         for number in range(8):
             await view.ask("edit", path=[], value=[number, "x" * 1000])
         past = widget._feed.sections["state"]._past
-        assert len(past) == 2
+        assert 1 < sum(len(moment.packed) for moment in past) <= 3_000
         assert past.maxlen == states.HISTORY
 
 

@@ -22,7 +22,7 @@ import { hint, setText, whoText } from "./words.js";
 /** @typedef {import("../../static/call-form.js").Callable} Callable */
 
 const KEPT = 100;
-const SCROLLS = { tabindex: "0", role: "region" };
+const SCROLLS = { tabindex: "0", role: "group" };
 
 /** One call's line. */
 class CallLine {

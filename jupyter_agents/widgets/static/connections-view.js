@@ -115,7 +115,7 @@ export class ConnectionsView {
     const head = h("thead", {}, h("tr", {}, ...headings, actions));
     const caption = h("caption", { class: "ja-unseen" }, "Connections, newest first");
     this.table = h("table", { class: "ja-table" }, caption, head, this.#body);
-    this.area = h("div", { class: "ja-scroll", tabindex: "0", role: "region", "aria-label": "Connections" }, this.table);
+    this.area = h("div", { class: "ja-scroll", tabindex: "0", role: "group", "aria-label": "Connections" }, this.table);
     this.element = h("div", { class: "ja-fill" }, this.area, this.#empty, this.#note, this.#details);
     this.tools = [this.#filter];
     this.area.addEventListener("scroll", () => this.#plan(), { passive: true });

@@ -43,7 +43,7 @@ export class Header {
     const slash = h("span", { class: "ja-muted ja-slash", "aria-hidden": "true" }, "/");
     const who = h("div", { class: "ja-head-who" }, this.#light, this.#title, slash, this.#name, this.#names, this.#word);
     const where = h("div", { class: "ja-head-where" }, this.#address, this.#copy, this.#open);
-    this.element = h("header", { class: "ja-head" }, who, where, this.#notice);
+    this.element = h("div", { class: "ja-head" }, who, where, this.#notice);
   }
 
   update() {

@@ -54,7 +54,7 @@ class Section {
     this.view = new VIEWS[key](context);
     this.count = h("span", { class: "ja-count" });
     const head = h("div", { class: "ja-section-head" }, h("h3", {}, this.view.title), h("div", { class: "ja-tools" }, ...this.view.tools));
-    this.element = h("section", { class: "ja-section", "data-key": key, "aria-label": this.view.title }, head, this.view.element);
+    this.element = h("div", { class: "ja-section", "data-key": key, role: "group", "aria-label": this.view.title }, head, this.view.element);
   }
 
   showCount() {
@@ -148,8 +148,10 @@ class LiveView {
     // data-lm-suppress-shortcuts: JupyterLab would take keys that are meant for the tree
     const look = { class: "ja ja-live", "data-part": part, "data-lm-suppress-shortcuts": "true" };
     this.root = h("div", look, this.header.element, this.body);
+    this.root.addEventListener("keydown", submitByEnter);
     if (part === "panel") this.#addTabs();
     else this.#select(part);
+    place.classList.add("ja-live-place");
     place.replaceChildren(this.root);
     this.#showStill();
     this.link = new Link(model, {
@@ -299,6 +301,18 @@ class LiveView {
     for (const { view } of this.#sections) view.end();
     this.root.remove();
   }
+}
+
+/**
+ * JupyterLab keeps the Enter key from submitting forms in outputs.
+ * @param {KeyboardEvent} event
+ */
+function submitByEnter(event) {
+  const { target, key, isComposing } = event;
+  if (key !== "Enter" || isComposing || event.defaultPrevented) return;
+  if (!(target instanceof HTMLInputElement) || !target.form) return;
+  event.preventDefault();
+  target.form.requestSubmit();
 }
 
 /** @param {{ model: import("./link.js").Model, el: HTMLElement }} where */

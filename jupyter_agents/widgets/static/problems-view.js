@@ -36,7 +36,7 @@ export class ProblemsView {
   #empty = hint("No problems. Errors in hooks, slow hooks and refused input appear here.");
   #list = h("ol", { class: "ja-problems" });
   tools = [signButton("clear", "Clear the log", () => this.#clear())];
-  element = h("div", { class: "ja-fill" }, h("div", { class: "ja-scroll", tabindex: "0", role: "region", "aria-label": "Log" }, this.#empty, this.#list));
+  element = h("div", { class: "ja-fill" }, h("div", { class: "ja-scroll", tabindex: "0", role: "group", "aria-label": "Log" }, this.#empty, this.#list));
 
   /** Problems since they were looked at. */
   get badge() {
