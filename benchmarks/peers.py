@@ -13,7 +13,10 @@ import asyncio
 import json
 import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starlette.websockets import WebSocket
 
 TEXT = "x" * 100
 LARGE = "x" * 65536
@@ -132,7 +135,6 @@ async def starlette() -> None:
     import uvicorn
     from starlette.applications import Starlette
     from starlette.routing import WebSocketRoute
-    from starlette.websockets import WebSocket
 
     state = State()
     members: set[WebSocket] = set()
@@ -221,9 +223,9 @@ async def socketio() -> None:
 
 def _load_jupyter_server_extension(app: Any) -> None:
     """Tornado's handler inside Jupyter Server, signed in as ours is: what a set-up costs there."""
+    from jupyter_server.auth.decorator import ws_authenticated
     from jupyter_server.base.handlers import JupyterHandler
     from jupyter_server.base.websocket import WebSocketMixin
-    from jupyter_server.auth.decorator import ws_authenticated
 
     echo = tornado_handler()
 

@@ -7,7 +7,6 @@ time repeat. `free`: the scheduler decides, as in life; for times on the wall.
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from benchmarks.load import Load, Sample
 from benchmarks.subjects import Product
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
     from benchmarks.subjects import Subject

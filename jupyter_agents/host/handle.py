@@ -374,7 +374,7 @@ class AgentHandle(HasTraits):
     # -- showing -------------------------------------------------------------------------------
 
     def controls(self, *fields: str) -> Any:
-        """Ordinary ipywidgets bound both ways to these fields of a typed state, by default to all."""
+        """Ordinary ipywidgets bound both ways to these fields of a typed state, or to all."""
         return self._viewer().controls(self, fields)
 
     def control(self, field: str) -> Any:
