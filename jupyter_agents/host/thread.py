@@ -235,7 +235,12 @@ class AgentLoop:
 
         def ended(task: asyncio.Task[Any]) -> None:
             self._tasks.discard(task)
-            value, error = (None, asyncio.CancelledError()) if task.cancelled() else task.result()
+            if task.cancelled():
+                value, error = None, asyncio.CancelledError()
+                if inspect.iscoroutine(awaitable):
+                    awaitable.close()  # it may never have begun
+            else:
+                value, error = task.result()
             self._safely(done, value, error)
             self.end_turn()
 

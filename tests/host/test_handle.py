@@ -24,11 +24,12 @@ from jupyter_agents import Agent, StateRejected, callable_method
 from jupyter_agents.errors import AgentNotFound, HostStopped
 from jupyter_agents.host import handle as handle_module
 from jupyter_agents.host.handle import AgentHandle, handle_for
-from jupyter_agents.host.host import Hosted
+from jupyter_agents.host.host import Hosted, HostLimits
 from jupyter_agents.instance.current import get_current_agent
 from jupyter_agents.testing import AgentHarness, SyncHarness
 
 LIMIT_S = 10.0
+LIMITS = HostLimits(settle_s=0.01, stop_s=0.05)
 
 
 class Slider(HasTraits):
@@ -67,7 +68,7 @@ class Notes(Agent):
 @pytest.fixture
 def kernel():
     """Agents on a thread of their own, for a test that stands where a cell stands."""
-    with SyncHarness(Thermostat, Notes) as harness:
+    with SyncHarness(Thermostat, Notes, limits=LIMITS) as harness:
         yield harness
 
 
@@ -201,9 +202,8 @@ def test_handle_shows_itself(kernel):
 async def in_kernel(test, *classes):
     """Run a test where a cell stands: a loop on this thread, the agents on another."""
     with contextlib.ExitStack() as stack:
-        kernel = await asyncio.to_thread(
-            stack.enter_context, SyncHarness(*classes or (Thermostat,))
-        )
+        harness = SyncHarness(*classes or (Thermostat,), limits=LIMITS)
+        kernel = await asyncio.to_thread(stack.enter_context, harness)
         try:
             await test(kernel)
         finally:
