@@ -42,7 +42,7 @@ types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
 js: $(READY) $(NODE_MODULES)  ## build the JupyterLab side bar, link it into .venv, run the JavaScript tests
-	cd labextension && PATH="$(abspath $(BIN)):$$PATH" npm run --silent build:prod
+	cd labextension && npm run --silent format:check && PATH="$(abspath $(BIN)):$$PATH" npm run --silent build:prod
 	$(BIN)/jupyter-builder develop . --overwrite
 	$(PY) -m pytest -m node tests/js
 
