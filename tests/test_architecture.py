@@ -74,7 +74,7 @@ SOCKET_MODULES = (
 )  # fmt: skip
 MAY_TOUCH_SOCKETS = (
     "client.transport", "host.uplink", "server.api", "server.downlink", "server.handlers",
-    "server.sockets", "websocket.protocol", "standalone", "testing.case",
+    "server.places", "server.sockets", "websocket.protocol", "standalone", "testing.case",
 )  # fmt: skip
 
 HEAVY = (

@@ -298,7 +298,8 @@ async def test_other_versions_are_told_ours():
             },
         )
         assert response.code == 426
-        assert response.headers["Sec-WebSocket-Version"] == "13"
+        # Tornado before 6.6 still names drafts that it no longer speaks
+        assert "13" in response.headers["Sec-WebSocket-Version"]
         assert not server.relay.records
 
 
