@@ -261,7 +261,7 @@ def _stand_alone_if_unlinked(host: AgentHost) -> None:
     with _default_lock:
         if _default is None or _default.host is not host:
             return
-        if _default.uplink is None and _default.alone is None:
+        if _default.uplink is None and host.uplink is None:  # a link that is down comes back
             from jupyter_agents.standalone import start
 
             _default.alone = start(host)
