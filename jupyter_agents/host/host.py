@@ -36,6 +36,7 @@ __all__ = ["AgentHost", "HostEvent", "HostLimits", "Hosted", "Viewer"]
 
 _log = logging.getLogger("jupyter_agents")
 _CLOSED = struct.Struct(">HB")
+_LAST_MESSAGE = int(Kind.BINARY)  # a member of an enum takes longer to find than all else here
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ class AgentHost(AgentLoop):
         self.watched = False
         self.viewer: Viewer | None = None
         self.dropped = 0
+        self.is_stopping = False
         self.receipts = Receipts(self)
         self._requests = Requests(self)
         self._numbers = count(1)
@@ -165,7 +167,7 @@ class AgentHost(AgentLoop):
             Kind.OPEN: self._open,
             Kind.CLOSED: self._closed,
             Kind.FAILED: self._failed,
-            Kind.PROBE: self._probed,
+            Kind.PROBE: lambda number, payload: self.send(Kind.PROBE, number),
             Kind.REQUEST: self._requests.request,
             Kind.ABANDON: self._requests.abandon,
             Kind.ASK: self._requests.ask,
@@ -176,23 +178,23 @@ class AgentHost(AgentLoop):
     # -- frames from the link ------------------------------------------------------------------
 
     def frames(self, frames: Iterable[tuple[int, int, bytes]]) -> None:
-        """Take what one read of the link brought, then end the turn.
-
-        One bad frame is that frame's.
-        """
+        """Take what one read of the link brought, then end the turn; a bad frame harms no other."""
+        if self.is_stopping:
+            return  # what is not begun waits for the next kernel
         connections = self.connections
+        self.begin_turn()
         for kind, number, payload in frames:
             try:
-                if kind <= Kind.BINARY:
+                if kind <= _LAST_MESSAGE:
                     connection = connections.get(number)
                     if connection is None:
                         self.dropped += 1
                     else:
                         door = connection._instance.door
-                        door.received(connection, payload, kind == Kind.BINARY)
+                        door.received(connection, payload, kind == _LAST_MESSAGE)
                 else:
                     self._handlers[kind](number, payload)
-            except Exception:
+            except BaseException:  # sys.exit() in what an author wrote must not end every agent
                 _log.exception("A frame of kind %s could not be handled", kind)
         self.end_turn()
 
@@ -216,11 +218,13 @@ class AgentHost(AgentLoop):
         about = unpack_object(payload)
         if self.receipts.answer_returning(number, about):
             # the link broke for a moment, this process and the connection lived on
-            known = self.connections.get(number)
-            if known is not None and known.accepted:
+            if (known := self.connections.get(number)) is not None and known.accepted:
                 known._instance.sync.resume(known)  # what was told meanwhile is lost
             return
-        instance = self.instance(self.classes[about["agent"]], about["name"])
+        hosted = self.classes.get(about["agent"])
+        if hosted is None:
+            return  # withdrawn meanwhile: the server closes it
+        instance = self.instance(hosted, about["name"])
         connection = Connection(
             instance,
             number,
@@ -249,9 +253,6 @@ class AgentHost(AgentLoop):
         if connection is not None:
             connection._instance.door.failed(connection, payload.decode("utf-8", "replace"))
 
-    def _probed(self, number: int, payload: bytes) -> None:
-        self.send(Kind.PROBE, number)
-
     def _forget_connections(self) -> None:
         connections, self.connections = self.connections, {}
         for connection in connections.values():
@@ -269,13 +270,16 @@ class AgentHost(AgentLoop):
     def _served(self, number: int, payload: bytes) -> None:
         hosted, agreed = self._agreements.pop(number)
         error = unpack_object(payload).get("error")
-        if error is None:
-            _settle(agreed, None)
+        if error is not None:
+            if not hosted.instances:
+                self.classes.pop(hosted.agent, None)
+            _log.warning("%s is not served: %s", hosted.cls.__name__, error)
+        if agreed.done():
             return
-        if not hosted.instances:
-            self.classes.pop(hosted.agent, None)
-        _log.warning("%s is not served: %s", hosted.cls.__name__, error)
-        _settle(agreed, ServeError(str(error)))
+        if error is None:
+            agreed.set_result(None)
+        else:
+            agreed.set_exception(ServeError(str(error)))
 
     def _taken(self, number: int, payload: bytes) -> None:
         agent = str(unpack_object(payload)["agent"])
@@ -287,6 +291,7 @@ class AgentHost(AgentLoop):
             for connection in instance.connections():
                 self.connections.pop(connection.number, None)
                 instance.delist(connection, "closed")
+            instance.end()  # first: what is stored is the other kernel's now
             instance.stop()
 
     async def emptied(self, instances: Iterable[AgentInstance]) -> None:
@@ -364,6 +369,8 @@ class AgentHost(AgentLoop):
         for instance in list(hosted.instances.values()):
             instance.stop()
         await self.idle()
+        for instance in hosted.instances.values():
+            instance.end()
 
     def find(self, agent: str | type) -> Hosted:
         """The class served under this spelling, or this very class; LookupError otherwise."""
@@ -430,6 +437,7 @@ class AgentHost(AgentLoop):
 
     async def stop(self) -> None:
         """The kernel goes: `on_stop` runs everywhere, within its time limit, and all is saved."""
+        self.is_stopping = True
         for hosted in self.classes.values():
             for instance in list(hosted.instances.values()):
                 instance.stop()
@@ -438,11 +446,3 @@ class AgentHost(AgentLoop):
         for storage in {hosted.storage for hosted in self.classes.values()}:
             storage.close()
         self.refuse_work()
-
-
-def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
-    if not future.done():
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)

@@ -80,8 +80,8 @@ class Receipts:
     def drop(self, connection: Connection) -> None:
         """What waits of a connection is not handled, on purpose."""
         left = len(connection.inbox) + (connection.ending is not None)
-        if not left:
-            return
+        if not left or self._host.is_stopping:
+            return  # a host that stops cuts off, it does not refuse
         first = connection.taken + 1
         connection.taken += left
         connection.forget_kept()

@@ -307,6 +307,9 @@ class AgentHarness:
     async def stop_host(self) -> None:
         """The kernel goes away, as in a crash: nothing runs, the clients wait."""
         self.link.break_off(self.now)
+        for connection in self.host.connections.values():
+            connection.forget_kept()  # the dead begin nothing
+            connection.marks, connection.slot = [0], 0
         for task in list(self.host.tasks):
             task.cancel()
         await asyncio.sleep(0)

@@ -8,6 +8,8 @@ import stat
 
 import pytest
 
+from jupyter_agents.host.uplink import _shared_marks
+from jupyter_agents.link.marks import SLOTS
 from jupyter_agents.server import places
 from jupyter_agents.server.places import SharedMarks, bind_unix, remove, socket_path, sweep
 
@@ -79,3 +81,28 @@ def test_marks_live_in_the_runtime_directory_where_there_is_no_memory(tmp_path, 
     shared = SharedMarks(tmp_path)
     assert shared.path.parent == tmp_path
     shared.hide()
+
+
+def test_kernel_writes_where_the_server_reads(tmp_path, memory_dir):
+    """Both ends map the same numbers, also once the file is hidden."""
+    shared = SharedMarks(tmp_path)
+    kernels = _shared_marks(str(shared.path))
+    assert kernels is not None
+    shared.hide()
+    assert len(kernels) == len(shared.marks.numbers) == SLOTS
+    kernels[SLOTS - 1] = 2**40
+    assert shared.marks.numbers[SLOTS - 1] == 2**40
+
+
+@pytest.mark.parametrize("path", [None, "", "/nowhere/x.marks", "empty"])
+def test_kernel_without_the_memory_does_without(path, tmp_path):
+    """A file that is not there, or is empty, is no error: nothing is shared then."""
+    (tmp_path / "empty").touch()
+    assert _shared_marks(str(tmp_path / "empty") if path == "empty" else path) is None
+
+
+def test_marks_that_cannot_be_had_are_an_os_error(tmp_path, monkeypatch):
+    """The link then goes without them."""
+    monkeypatch.setattr(places, "_SHARED_MEMORY", tmp_path / "missing")
+    with pytest.raises(OSError, match="No such file"):
+        SharedMarks(tmp_path / "missing")
