@@ -132,6 +132,7 @@ class AgentLoop:
             if self._is_full():
                 break
             function, args = posted.popleft()
+            self.begin_turn()
             self._safely(function, *args)
             if len(self._outbox) >= FRAMES_A_WRITE:
                 self.end_turn()
@@ -241,6 +242,7 @@ class AgentLoop:
                     awaitable.close()  # it may never have begun
             else:
                 value, error = task.result()
+            self.begin_turn()
             self._safely(done, value, error)
             self.end_turn()
 
@@ -271,6 +273,10 @@ class AgentLoop:
         """This storage has something to commit with this turn."""
         self._touched.add(storage)
         self.turn()
+
+    def begin_turn(self) -> None:
+        """Plan no other end of this turn: the caller's `end_turn` follows, whatever happens."""
+        self._turn_planned = True
 
     def turn(self) -> None:
         """Make sure that the turn is ended soon."""

@@ -138,9 +138,13 @@ class HostLink(asyncio.BufferedProtocol):
         if self._shared is not None:
             self._shared.hide()  # it speaks, so it has mapped them
             self._shared = None
-        for frame in frames:
-            self._take_one(frame)
-        self._downlink.door.flusher.flush()
+        flusher = self._downlink.door.flusher
+        flusher.hold()
+        try:
+            for frame in frames:
+                self._take_one(frame)
+        finally:
+            flusher.release()
 
     def _take_one(self, frame: Frame) -> None:
         try:

@@ -161,7 +161,7 @@ class Flusher:
     def __init__(self, slice_size: int = 128) -> None:
         self._slice_size = slice_size
         self._marked: deque[Flushable] = deque()
-        self._is_scheduled = False
+        self._is_scheduled = self._was_scheduled = False
         self.context = Context()
         """Empty, for callbacks: without it each would copy the one of whoever arranged it."""
 
@@ -171,8 +171,19 @@ class Flusher:
         if not self._is_scheduled:
             self._schedule()
 
+    def hold(self) -> None:
+        """Plan no turn of the loop for what is marked now: `release` must follow, and writes it."""
+        self._was_scheduled, self._is_scheduled = self._is_scheduled, True
+
+    def release(self) -> None:
+        """Write what was marked since `hold`: a slice now, the rest turn by turn."""
+        self._is_scheduled = self._was_scheduled
+        self.flush()
+        if self._marked and not self._is_scheduled:
+            self._schedule()
+
     def flush(self) -> None:
-        """Write the first slice now; at the end of a link read, that saves a turn of the loop."""
+        """Write one slice."""
         marked = self._marked
         for _ in range(min(self._slice_size, len(marked))):
             socket = marked.popleft()
