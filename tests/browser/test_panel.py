@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
+from jupyter_agents.widgets.view import LiveView
 from tests.browser.pages import SCREENSHOTS
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class Thermostat(Agent):
 kitchen = serve(Thermostat)["kitchen"]
 kitchen.controls()
 """
+
+MOMENT = {"version": 1, "size": 15, "at": 0, "by": None, "changes": 1}
+TEXT = {"kind": "text", "data": "hello", "size": 5, "cut": False}
 
 COUNT_VIEWS = """
 from ipywidgets.widgets.widget import _instances
@@ -118,6 +122,7 @@ def clients(lab: Any, path: str, count: int) -> Iterator[list[Client]]:
     finally:
         for one in made:
             one.socket.close()
+            one.socket.shutdown()  # its own close leaves the file open once the server closed
 
 
 def panel_of(page: Any) -> Locator:
@@ -369,6 +374,39 @@ def test_panel_is_accessible(notebook, lab, theme):
                 "(v) => v.id + ': ' + v.nodes.map((node) => node.html).join(' '))"
             )
             assert found == [], key
+
+
+def test_saved_picture_is_shown_without_a_kernel(context):
+    """Where no kernel answers, as in an export, the panel shows what was saved, and says so."""
+    still = {
+        "about": {"class": "Room", "name": "lobby", "path": "agents/room/lobby", "light": "live"},
+        "state": {
+            "fields": {},
+            "past": [],
+            "now": {**MOMENT, "value": {"json": {"topic": "tea"}}},
+        },
+        "messages": {
+            "entries": [{"n": 1, "at": 0, "do": "all", "count": 2, **TEXT}],
+            "skipped": 0,
+        },
+    }
+    page = context.new_page()
+    page.set_content("<div id='place'></div>")
+    page.add_style_tag(content=LiveView._css)
+    page.evaluate(
+        """async ([source, still]) => {
+            const url = URL.createObjectURL(new Blob([source], {type: "text/javascript"}));
+            const {default: view} = await import(url);
+            const traits = {_still: still, _part: "panel"};
+            const quiet = () => {};
+            const model = {get: (name) => traits[name], set: quiet, on: quiet, off: quiet};
+            view.render({model: {...model, send: quiet}, el: document.getElementById("place")});
+        }""",
+        [LiveView._esm, still],
+    )
+    expect(page.locator(".ja-light-word")).to_have_text("Still picture")
+    expect(page.locator("[role=treeitem][aria-label='topic: \"tea\"']")).to_be_visible()
+    expect(page.locator(".ja-message")).to_contain_text("hello")
 
 
 def test_panel_works_in_notebook_7(notebook, lab):

@@ -26,6 +26,7 @@ import { agoText, countText, hint, setText, shortId } from "./words.js";
 const ROW_PX = 28;
 const SPARE_ROWS = 6;
 const POLL_MS = 3000;
+const SOON_MS = 300;
 
 const HEADINGS = [
   ["Connection", "ja-col-who"],
@@ -106,6 +107,8 @@ export class ConnectionsView {
   #note = h("p", { class: "ja-table-note ja-muted", hidden: true });
   #isDrawPlanned = false;
   #polling;
+  #soon = 0;
+  #polledAt = 0;
 
   /** @param {Context} context */
   constructor(context) {
@@ -148,12 +151,14 @@ export class ConnectionsView {
       if (row) row.counts = numbers.map((number, index) => Math.max(number, row.counts[index]));
     }
     for (const n of gone) this.#rows.delete(n);
+    this.#pollSoon();
     if (isWhole || rows.length > 0 || gone.length > 0) this.#sort();
     else this.#plan();
   }
 
   end() {
     clearInterval(this.#polling);
+    clearTimeout(this.#soon);
   }
 
   refresh() {
@@ -268,8 +273,18 @@ export class ConnectionsView {
     return h("dl", {}, close, ...lines.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]));
   }
 
+  /** Something happened: the server's numbers are different, too, soon. */
+  #pollSoon() {
+    const wait = Math.max(SOON_MS, this.#polledAt + 1000 - performance.now());
+    this.#soon ||= setTimeout(() => {
+      this.#soon = 0;
+      void this.#poll();
+    }, wait);
+  }
+
   /** What only the server knows: queues, round trips, and what really went over the wire. */
   async #poll() {
+    this.#polledAt = performance.now();
     if (document.hidden || this.#rows.size === 0 || !this.area.offsetParent || !this.context.isLive) return;
     const answer = await askServer("GET", `api/${this.context.about.path}`);
     const byId = new Map((answer?.connections ?? []).map((/** @type {any} */ one) => [one.id, one]));

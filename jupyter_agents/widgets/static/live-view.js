@@ -129,6 +129,7 @@ let views = 0; // makes ids unique on the page
 class LiveView {
   /** @type {any} */ about = {};
   #presence = "waiting";
+  #wasHere = false;
   #ending = new AbortController();
   #isChanged = false;
   /** @type {Section[]} */ #sections;
@@ -156,7 +157,7 @@ class LiveView {
     this.#showStill();
     this.link = new Link(model, {
       onFacts: (facts, isWhole) => this.#take(facts, isWhole),
-      onPresence: (isHere) => this.#setPresence(isHere ? "here" : "quiet"),
+      onPresence: (isHere) => this.#setPresence(isHere ? "here" : this.#wasHere ? "quiet" : "still"),
     });
     this.#startClocks();
   }
@@ -221,7 +222,8 @@ class LiveView {
    */
   #take(facts, isWhole) {
     this.#isChanged = true;
-    if (isWhole) this.#presence = "here";
+    if (isWhole) this.#wasHere = true;
+    if (isWhole && this.#presence !== "here") this.#setPresence("here");
     this.#show(facts, isWhole);
   }
 
@@ -242,7 +244,6 @@ class LiveView {
   /** @param {string} presence */
   #setPresence(presence) {
     this.#presence = presence;
-    this.root.classList.toggle("ja-is-still", presence !== "here");
     this.header.update();
     this.#refresh();
   }

@@ -51,6 +51,7 @@ export class StateView {
   /** How many moments back is shown; 0 is now. */
   #back = 0;
   #isText = false;
+  #isReadonly = true;
   #place = h("div", { class: "ja-scroll ja-state-tree", tabindex: "-1" });
   #large = hint("");
   #problem = h("p", { class: "ja-problem ja-state-problem", role: "alert" });
@@ -111,7 +112,7 @@ export class StateView {
   }
 
   refresh() {
-    this.#showCaption();
+    if (this.#isReadonly !== (this.#back > 0 || !this.context.isLive)) this.#show();
   }
 
   end() {
@@ -121,10 +122,11 @@ export class StateView {
   #show() {
     const moment = this.#shown;
     const isLarge = moment !== null && !("value" in moment);
+    this.#isReadonly = this.#back > 0 || !this.context.isLive;
     const hasFields = Object.keys(this.#fields).length > 0;
     this.#tree.update({
       value: moment && !isLarge ? moment.value : undefined,
-      readonly: this.#back > 0 || !this.context.isLive,
+      readonly: this.#isReadonly,
       fixedKeys: hasFields,
       mode: this.#isText && this.#back === 0 ? "text" : "tree",
     });
