@@ -76,6 +76,7 @@ _HEAD = struct.Struct(">IBI")
 HEAD_BYTES = _HEAD.size
 _AFTER_LENGTH = HEAD_BYTES - 4
 _LENGTH = struct.Struct(">I")
+_SMALL_BYTES = 64 * 1024
 _SETTLED = struct.Struct(">IQI")
 
 
@@ -192,8 +193,10 @@ class FrameReader:
 
     def _parse(self, frames: list[Frame]) -> int:
         view, end, start = self._view, self._end, 0
+        # One copy of many small frames, and slices of that, is faster than a copy of each.
+        source = bytes(view[:end]) if end <= _SMALL_BYTES else view
         while end - start >= HEAD_BYTES:
-            length, kind, number = _HEAD.unpack_from(view, start)
+            length, kind, number = _HEAD.unpack_from(source, start)
             if not _AFTER_LENGTH <= length <= self._max_length:
                 raise LinkError(
                     f"A frame of {length} bytes came over the link, the limit is "
@@ -202,7 +205,7 @@ class FrameReader:
             stop = start + 4 + length
             if stop > end:
                 break
-            frames.append((kind, number, bytes(view[start + HEAD_BYTES : stop])))
+            frames.append((kind, number, bytes(source[start + HEAD_BYTES : stop])))
             start = stop
         return start
 

@@ -83,8 +83,6 @@ class Relay:
         self._owed: set[int] = set()
         self._numbers = count(1)
         self._handlers: dict[int, Callable[[HostPort, int, bytes], None]] = {
-            Kind.TEXT: partial(self._one, False),
-            Kind.BINARY: partial(self._one, True),
             Kind.TEXT_MANY: partial(self._fan_out, binary=False, replaceable=False),
             Kind.BINARY_MANY: partial(self._fan_out, binary=True, replaceable=False),
             Kind.STATE_MANY: partial(self._fan_out, binary=False, replaceable=True),
@@ -236,15 +234,19 @@ class Relay:
             When the frame makes no sense; the link's end closes that link. Never for what one
             socket does.
         """
-        handler = self._handlers.get(frame[0])
+        kind, number, payload = frame
+        if _TEXT <= kind <= _BINARY:  # nearly all: no step more
+            record = self.records.get(number)
+            if record is not None and record.host is host:
+                record.socket.send(self._wrap(payload, kind == _BINARY, False))
+            return
+        handler = self._handlers.get(kind)
         if handler is None:
-            raise LinkError(f"A frame of unknown kind {frame[0]} came from {host.id}")
+            raise LinkError(f"A frame of unknown kind {kind} came from {host.id}")
         try:
-            handler(host, frame[1], frame[2])
+            handler(host, number, payload)
         except (struct.error, KeyError, TypeError, ValueError) as error:
-            raise LinkError(
-                f"A {Kind(frame[0]).name} frame from {host.id} is malformed"
-            ) from error
+            raise LinkError(f"A {Kind(kind).name} frame from {host.id} is malformed") from error
 
     def host_full(self, host: HostPort, full: bool) -> None:
         """The link to a host is over its limit, or free again: its sockets wait, or go on."""
@@ -389,11 +391,6 @@ class Relay:
     def _own(self, host: HostPort, number: int) -> ConnectionRecord | None:
         record = self.records.get(number)
         return record if record is not None and record.host is host else None
-
-    def _one(self, binary: bool, host: HostPort, number: int, payload: bytes) -> None:
-        record = self.records.get(number)
-        if record is not None and record.host is host:
-            record.socket.send(self._wrap(payload, binary, False))
 
     def _fan_out(
         self, host: HostPort, recipients: int, payload: bytes, *, binary: bool, replaceable: bool

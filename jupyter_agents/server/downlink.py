@@ -142,18 +142,15 @@ class HostLink(asyncio.BufferedProtocol):
         flusher.hold()
         try:
             for frame in frames:
-                self._take_one(frame)
+                try:
+                    self._relay.host_frame(self, frame)
+                except LinkError:
+                    raise
+                except Exception:
+                    # One frame's trouble must not cost the kernel's other agents their link.
+                    _log.exception("A frame of kind %d from kernel %s failed", frame[0], self.id)
         finally:
             flusher.release()
-
-    def _take_one(self, frame: Frame) -> None:
-        try:
-            self._relay.host_frame(self, frame)
-        except LinkError:
-            raise
-        except Exception:
-            # One frame's trouble must not cost the kernel's other agents their link.
-            _log.exception("A frame of kind %d from kernel %s failed", frame[0], self.id)
 
     def _greet(self, frames: list[Frame]) -> None:
         for kind, _, payload in frames:

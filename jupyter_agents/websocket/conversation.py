@@ -361,7 +361,11 @@ class Conversation:
         self._is_delivering = True
         try:
             for opcode, payload in self._events:
-                self._handle(opcode, payload)
+                if opcode == TEXT and not self._is_closing:
+                    self.messages_in += 1
+                    self.receiver.on_text(payload)
+                else:
+                    self._handle(opcode, payload)
                 if self._is_paused:
                     break
             else:

@@ -53,6 +53,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 _FIN, _RSV1, _RSV2_RSV3, _OPCODE, _CONTROL = 0x80, 0x40, 0x30, 0x0F, 0x08
 _WHOLE_TEXT, _WHOLE_BINARY = _FIN | TEXT, _FIN | BINARY
+_SMALL_TEXT = tuple(bytes((_WHOLE_TEXT, size)) for size in range(126))
 _MASKED = 0x80
 _MASK_BYTES = 4
 _MAX_CONTROL_BYTES = 125
@@ -79,8 +80,10 @@ def encode_frame(payload: bytes, opcode: int, *, fin: bool = True, rsv1: bool = 
     fin, rsv1 : bool
         The last fragment of its message; compressed.
     """
-    first = (_FIN if fin else 0) | (_RSV1 if rsv1 else 0) | opcode
     size = len(payload)
+    if opcode == TEXT and size < _LENGTH_16 and fin and not rsv1:
+        return _SMALL_TEXT[size] + payload  # most messages: a look is faster than a format
+    first = (_FIN if fin else 0) | (_RSV1 if rsv1 else 0) | opcode
     if size < _LENGTH_16:
         return b"%c%c%b" % (first, size, payload)
     if size < 1 << 16:

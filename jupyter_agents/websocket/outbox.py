@@ -42,21 +42,15 @@ class Message:
         A later replaceable message makes this one pointless (a state): a full queue drops it.
     """
 
-    __slots__ = ("_deflated", "_frame", "binary", "payload", "replaceable")
+    __slots__ = ("_deflated", "binary", "frame", "payload", "replaceable")
 
     def __init__(self, payload: bytes, binary: bool = False, replaceable: bool = False) -> None:
         self.payload = payload
         self.binary = binary
         self.replaceable = replaceable
-        self._frame: bytes | None = None
+        self.frame = self._build(payload, rsv1=False)
+        """The uncompressed frame."""
         self._deflated: dict[Deflate, bytes] | None = None
-
-    @property
-    def frame(self) -> bytes:
-        """The uncompressed frame: the very same bytes object at every call."""
-        if self._frame is None:
-            self._frame = self._build(self.payload, rsv1=False)
-        return self._frame
 
     def frame_for(self, deflate: Deflate | None) -> bytes:
         """The frame for a socket that agreed on `deflate`: one for all that agreed on the same.
@@ -172,7 +166,7 @@ class Flusher:
             self._schedule()
 
     def hold(self) -> None:
-        """Plan no turn of the loop for what is marked now: `release` must follow, and writes it."""
+        """Plan no turn for what is marked from now on: `release` follows, and writes it."""
         self._was_scheduled, self._is_scheduled = self._is_scheduled, True
 
     def release(self) -> None:
