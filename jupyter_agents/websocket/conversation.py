@@ -384,9 +384,6 @@ class Conversation:
             self._on_close_frame(payload)
         elif self._is_closing:
             pass  # only the peer's close frame still matters
-        elif opcode == TEXT:
-            self.messages_in += 1
-            self.receiver.on_text(payload)
         elif opcode == PING:
             self._on_ping(payload)
         elif opcode == PONG:
