@@ -86,7 +86,7 @@ class Hosted:
                 f"not {self.cls.redelivery!r}"
             )
 
-    def registration(self, session: str) -> dict[str, Any]:
+    def registration(self) -> dict[str, Any]:
         """The object of a SERVE frame."""
         gate = self.cls.on_before_connect.__func__ is not Agent.on_before_connect.__func__  # type: ignore[attr-defined]
         cors = self.cls.cors
@@ -95,7 +95,6 @@ class Hosted:
             "class": self.cls.__name__,
             "spellings": self.spellings,
             "takeover": self.takeover,
-            "session": session,
             "options": {"gate": gate, "cors": cors if isinstance(cors, bool) else dict(cors)},
         }
 
@@ -178,7 +177,7 @@ class AgentHost(AgentLoop):
     # -- frames from the link ------------------------------------------------------------------
 
     def frames(self, frames: Iterable[tuple[int, int, bytes]]) -> None:
-        """Take what one read of the link brought, then end the turn; a bad frame harms no other."""
+        """Take what one read of the link brought, then end the turn; a bad one harms no other."""
         if self.is_stopping:
             return  # what is not begun waits for the next kernel
         connections = self.connections
@@ -263,8 +262,8 @@ class AgentHost(AgentLoop):
         number, agreed = next(self._numbers), self.loop.create_future()
         self._agreements[number] = hosted, agreed
         agreed.add_done_callback(lambda f: f.cancelled() or f.exception())
-        session = self.receipts.session_of(hosted.cls)
-        self.send_object(Kind.SERVE, number, hosted.registration(session))
+        wish = {**hosted.registration(), **self.receipts.word(hosted.cls)}
+        self.send_object(Kind.SERVE, number, wish)
         return number
 
     def _served(self, number: int, payload: bytes) -> None:

@@ -133,16 +133,17 @@ class AgentLoop:
                 break
             function, args = posted.popleft()
             self.begin_turn()
-            self._safely(function, *args)
+            self.safely(function, *args)
             if len(self._outbox) >= FRAMES_A_WRITE:
                 self.end_turn()
         self.end_turn()
 
     @staticmethod
-    def _safely(function: Callable[..., None], *args: Any) -> None:
+    def safely(function: Callable[..., None], *args: Any) -> None:
+        """Call it; an error is logged, and ends neither the turn nor the thread."""
         try:
             function(*args)
-        except BaseException as error:  # sys.exit() in a hook must not end every agent
+        except BaseException as error:  # sys.exit(), too
             _log.error("Work for the agents' thread failed: %r", error, exc_info=error)
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
@@ -243,7 +244,7 @@ class AgentLoop:
             else:
                 value, error = task.result()
             self.begin_turn()
-            self._safely(done, value, error)
+            self.safely(done, value, error)
             self.end_turn()
 
         task.add_done_callback(ended)
@@ -301,7 +302,7 @@ class AgentLoop:
         while self._later and rounds:
             rounds -= 1
             function, args = self._later.popleft()
-            self._safely(function, *args)
+            self.safely(function, *args)
         if self._touched:
             self._commit()
         self._turn_planned = False

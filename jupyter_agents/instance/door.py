@@ -36,6 +36,7 @@ class Door:
     def __init__(self, instance: AgentInstance, host: AgentHost) -> None:
         self._instance = instance
         self._host = host
+        self._left_early: set[int] = set()  # while on_connect ran
 
     # -- coming --------------------------------------------------------------------------------
 
@@ -87,9 +88,13 @@ class Door:
 
     def _greeted(self, connection: Connection, value: Any, error: BaseException | None) -> None:
         connection.greeted = True
+        left_early = connection.number in self._left_early
+        self._left_early.discard(connection.number)
         if error is not None:
             self._instance.hooks.report(connection, "on_connect", error)
             self.shut(connection, closing.INTERNAL_ERROR, "Internal error")
+        elif left_early:
+            self.drain(connection)  # it came, spoke and went: it is heard
         if connection.ready_state == "open":
             self._accept(connection)
         elif connection.ending is not None:
@@ -116,7 +121,7 @@ class Door:
             return
         connection.keep(payload, binary)
         self.mind(connection)
-        if connection.accepted and not self._instance.started:
+        if connection.accepted and not self._instance.started and len(connection.inbox) == 1:
             self._wake_for(connection)
 
     def _may_take(self, connection: Connection) -> bool:
@@ -127,8 +132,7 @@ class Door:
         )
 
     def _wake_for(self, connection: Connection) -> None:
-        if not self._instance.starting:
-            self._instance.arrive(partial(self.drain, connection), partial(self._lose, connection))
+        self._instance.arrive(partial(self.drain, connection), partial(self._lose, connection))
 
     def _lose(self, connection: Connection, error: BaseException) -> None:
         self._host.receipts.drop(connection)
@@ -223,6 +227,8 @@ class Door:
         `on_close` runs once if `on_connect` did, after the messages that came before.
         """
         connection.ending = (code, reason, was_clean)
+        if connection.ready_state == "open" and not connection.greeted:
+            self._left_early.add(connection.number)
         self._instance.delist(connection, "closed")
         self._instance.calls.disconnected(connection)
         if not connection.connect_ran:
@@ -238,6 +244,7 @@ class Door:
         ending, connection.ending = connection.ending, None
         if ending is None:
             return
+        self._refresh(connection)
         receipts = self._host.receipts
         receipts.drop(connection)
         ordinal = connection.taken = connection.taken + 1

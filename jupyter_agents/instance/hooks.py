@@ -65,7 +65,7 @@ class Hooks:
         self._host.running = function
         try:
             result = context.run(function, *args)
-        except Exception as error:
+        except BaseException as error:  # sys.exit() in a hook must not end every agent
             self.report(connection, function.__name__, error)
             return
         if result is not None and inspect.isawaitable(result):
@@ -108,7 +108,7 @@ class Hooks:
             return
         try:
             result = context.run(instance.object.on_error, connection, error)
-        except Exception as worse:
+        except BaseException as worse:
             self.report(connection, "on_error", worse)
             return
         if inspect.isawaitable(result):

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import weakref
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from traitlets import TraitError
 
+from jupyter_agents.errors import StateError
 from jupyter_agents.host.connection import Connections, to_payload
 from jupyter_agents.instance.calls import Calls
 from jupyter_agents.instance.current import get_current_agent
@@ -59,6 +62,8 @@ class AgentInstance:
         self.started = self.starting = self.has_old_code = False
         self.heed_class()
         self._arrivals: list[tuple[Callable[[], None], Callable[[BaseException], None]]] = []
+        self._before: Callable[[], Agent | None] = _nothing
+        self._cancel_start: Callable[[], object] = _nothing
         self._everyone: bytes | None = None
         self.hooks = Hooks(self, host)
         self.door = Door(self, host)
@@ -72,6 +77,10 @@ class AgentInstance:
         """The author's object; made now where there is none."""
         if self.object is None:
             self.object = self._make(self.hosted.cls)
+            before, self._before = self._before(), _nothing
+            if before is not None:
+                self._goes_on(before, self.object)
+            self._introduce()
         return self.object
 
     def _make(self, cls: type[Agent]) -> Agent:
@@ -101,15 +110,27 @@ class AgentInstance:
             context = self.hooks.context()
             self.host.running = agent.on_start
             result = context.run(agent.on_start, self.props)
-        except Exception as error:
-            self._start_ended(None, error)
+        except BaseException as error:  # sys.exit(), too, ends but this start
+            self._start_ended(self.object, None, error)
             return
+        ended = partial(self._start_ended, agent)
         if inspect.isawaitable(result):
-            self.host.spawn(outcome(result), context, self._start_ended)
+            self._cancel_start = self.host.spawn(outcome(result), context, ended)
         else:
-            self._start_ended(None, None)
+            ended(None, None)
 
-    def _start_ended(self, value: Any, error: BaseException | None) -> None:
+    def _start_anew(self) -> None:
+        """Have `on_start` run again, now if it was under way."""
+        was_starting, self.started, self.starting = self.starting, False, False
+        cancel, self._cancel_start = self._cancel_start, _nothing
+        cancel()
+        if was_starting or self._arrivals:
+            self._start()
+
+    def _start_ended(self, agent: Agent | None, value: Any, error: BaseException | None) -> None:
+        if agent is not self.object or not self.starting:
+            return  # another object has taken its place meanwhile
+        self._cancel_start = _nothing
         self.starting = False
         self.started = error is None
         arrivals, self._arrivals = self._arrivals, []
@@ -119,9 +140,9 @@ class AgentInstance:
             self.host.instance_is(self, "awake")
         for work, failed in arrivals:
             if error is None:
-                work()
+                self.host.safely(work)
             else:
-                failed(error)
+                self.host.safely(failed, error)
 
     def replace_class(self, cls: type[Agent]) -> Callable[[], None]:
         """Make a new object of `cls` with the state and the fields of the old one.
@@ -142,13 +163,28 @@ class AgentInstance:
 
         def adopt() -> None:
             self.object = new
-            old._kept = new._kept  # what a handler of the old code still sets is not lost
-            self.has_old_code = True
+            self._goes_on(old, new)
             self.heed_class()
-            for connection in self.members.values():
-                connection._context = self.hooks.context(connection)
+            if self.starting:
+                self._start_anew()
+            self._introduce()
 
         return adopt
+
+    def _introduce(self) -> None:
+        """From now on handlers of the connections know this object as theirs."""
+        for connection in self.members.values():
+            connection._context = self.hooks.context(connection)
+
+    def _goes_on(self, old: Agent, new: Agent) -> None:
+        old._kept = new._kept  # what a handler of the old object still sets is not lost
+        self.has_old_code = True
+
+    def still_used(self) -> Agent | None:
+        """The object; a handler that outlived its sleep keeps the one it has."""
+        if self.object is None:
+            self.object, self._before = self._before(), _nothing
+        return self.object
 
     def heed_class(self) -> None:
         """Take over what each message asks of the class."""
@@ -197,7 +233,12 @@ class AgentInstance:
             arrived.set()
 
         self.arrive(tell, tell)
-        await arrived.wait()
+        try:
+            await arrived.wait()
+        except asyncio.CancelledError:
+            with suppress(ValueError):  # who waits no longer is not to be told
+                self._arrivals.remove((tell, tell))
+            raise
         if errors[0] is not None:
             raise errors[0]
 
@@ -209,9 +250,12 @@ class AgentInstance:
 
     def sleep(self) -> None:
         """Let the object go; sockets stay, the next arrival wakes it with its stored state."""
-        self.sync.flush()
-        self.object, self.started = None, False
+        self.sync.hear()
+        self._before = _nothing if self.object is None else weakref.ref(self.object)
+        self.object = self.host.running = None
+        self._introduce()
         self.host.instance_is(self, "asleep")
+        self._start_anew()
 
     def stop(self) -> None:
         """Run `on_stop`; whoever asked for it closes the connections."""
@@ -223,13 +267,24 @@ class AgentInstance:
         """Drop what is stored and end: see `Agent.destroy`."""
         for connection in list(self.members.values()):
             self.door.close(connection, closing.GOING_AWAY, "The agent was destroyed")
+        self.end()
         self.sync.clear()
         self.host.remove(self)
+
+    def end(self) -> None:
+        """Save and tell nothing more: what is stored belongs to whoever comes after."""
+        self.sync.end()
+        self._cancel_start()
+        error = StateError(f"{self.hosted.cls.__name__} {self.name!r} has ended")
+        arrivals, self._arrivals = self._arrivals, []
+        for _, failed in arrivals:
+            self.host.safely(failed, error)
 
     def reset(self) -> None:
         """Drop what is stored, keep the connections, and start anew with the initial state."""
         self.sync.clear()
-        self.object, self.started = None, False
+        self.object, self._before = None, _nothing
+        self._start_anew()
         self.arrive(self.sync.announce, lambda error: None)
 
     # -- connections ---------------------------------------------------------------------------
@@ -333,6 +388,10 @@ class AgentInstance:
         if not waiting and not left_out and tag is None:
             self._everyone = numbers
         return numbers
+
+
+def _nothing() -> None:
+    pass
 
 
 _OURS = ("_trait", "_cross_validation", "_state", "_all_trait", "_static_immutable")

@@ -39,14 +39,13 @@ class Receipts:
         self._ended: list[tuple[int, int, int]] = []
         self._running: dict[int, set[int]] = {}
 
-    def session_of(self, cls: type[Agent]) -> str:
-        """What tells the server that this host is the one that was away.
+    def word(self, cls: type[Agent]) -> dict[str, Any]:
+        """What the server must know of a class to keep its messages: for a SERVE frame.
 
-        Empty to have it keep nothing: where no memory is shared, "at most once" leaves no choice.
+        ``session`` tells that this host is the one that was away. What is settled by a mark is
+        not kept where there can be none.
         """
-        uplink = self._host.uplink
-        can_mark = uplink is not None and uplink.marks is not None
-        return self._session if can_mark or cls.redelivery == "at_least_once" else ""
+        return {"session": self._session, "marks": cls.redelivery == "at_most_once"}
 
     def mark_for(self, connection: Connection, about: Mapping[str, Any]) -> None:
         """From now on the server sees in this slot how far the connection's agent is."""
@@ -109,18 +108,16 @@ class Receipts:
         self._running.pop(connection.number, None)
 
     def answer_returning(self, number: int, about: Mapping[str, Any]) -> bool:
-        """Say how much of a connection is here, where the server asks; whether that is all."""
+        """Say how much of a connection is here, where the server asks; whether it did."""
         known = self._host.connections.get(number)
+        if known is None and not about.get("returning"):
+            return False
         if known is not None:
-            self.mark_for(known, about)
-            if not known._instance.redelivers:
-                known.marks[known.slot] = known.taken
-            self._host.send_object(Kind.ATTACH, number, self._standing(known))
-        elif about.get("returning"):
-            arrived = _EVERYTHING if about.get("gone") else -1
-            self._host.send_object(Kind.ATTACH, number, {"arrived": arrived})
-            return bool(about.get("gone"))
-        return known is not None
+            word = self._standing(known)
+        else:  # its end was heard, or it has to be opened anew
+            word = {"arrived": _EVERYTHING if about.get("gone") else -1}
+        self._host.send_object(Kind.ATTACH, number, word)
+        return True
 
     def _standing(self, connection: Connection) -> dict[str, Any]:
         arrived = connection.taken + len(connection.inbox)

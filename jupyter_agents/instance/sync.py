@@ -47,7 +47,8 @@ class Sync:
         self._instance = instance
         self._host = host
         self._side = AgentSide(instance.hosted.agent, instance.name)
-        self._dirty = self._is_following = False
+        self._dirty = self._is_following = self._is_over = False
+        self._least_version = 0
         self._writer: int | None = None
         self._heard: list[tuple[Any, Source]] = []
         self._settling: asyncio.TimerHandle | None = None
@@ -56,6 +57,7 @@ class Sync:
 
     def may_write(self, source: Source) -> None:
         """Raise ConnectionReadonly where this source may only look."""
+        self._instance.still_used()
         connection = current.get(Serving()).connection if source == "server" else source
         if connection is None or connection.agent is not self._instance.object:
             return
@@ -67,13 +69,18 @@ class Sync:
 
         It is saved and told at the next flush, and `on_state_changed` runs after that.
         """
+        if self._is_over or self._is_following:
+            return
+        self._instance.still_used()
+        if self._instance.has_old_code:
+            self._follow()
         is_only_change = not self._dirty
         self._writer = source.number if source != "server" and is_only_change else None
         self._dirty = True
         agent = self._instance.object
         if agent is not None:
             self._heard.append((agent.state, source))
-        self._host.later(self._hear)
+        self._host.later(self.hear)
 
     def _follow(self) -> None:
         agent = self._instance.object
@@ -93,12 +100,16 @@ class Sync:
 
     def private_changed(self) -> None:
         """The private state is saved with this turn."""
+        if self._is_over:
+            return
+        self._instance.still_used()
         agent, storage = self._instance.agent, self._instance.hosted.storage
         packed = snapshot_private_json(agent)
         storage.save_private(self._instance.hosted.agent, self._instance.name, private_json=packed)
         self._host.touched(storage)
 
-    def _hear(self) -> None:
+    def hear(self) -> None:
+        """Tell what changed, and have the author's hook hear of it."""
         self.flush()
         heard, self._heard = self._heard, []
         for state, source in heard:
@@ -111,15 +122,24 @@ class Sync:
         """Give a new object the stored state, or have it keep its initial one."""
         agent._state_host = self
         hosted = self._instance.hosted
-        load_state(agent, hosted.storage.load(hosted.agent, self._instance.name))
+        stored = hosted.storage.load(hosted.agent, self._instance.name)
+        # after a reset a version must not come again: clients write on the one that they hold
+        version = max(stored.version, self._least_version)
+        load_state(agent, stored._replace(version=version))
 
     def clear(self) -> None:
         """Drop everything stored."""
         self._dirty, self._heard = False, []
         hosted = self._instance.hosted
+        if self._instance.object is not None:
+            self._least_version = state_version(self._instance.object)
         hosted.storage.clear(hosted.agent, self._instance.name)
         self._host.touched(hosted.storage)
         self._host.mirrors.tell(hosted.agent, self._instance.name, None)
+
+    def end(self) -> None:
+        """From now on save and tell nothing."""
+        self._is_over = True
 
     def announce(self) -> None:
         """Tell everyone the state as it is."""
@@ -133,7 +153,7 @@ class Sync:
 
         Nothing of this instance may be sent before.
         """
-        if not self._dirty:
+        if not self._dirty or self._is_over:
             return
         self._dirty = False
         agent, hosted = self._instance.agent, self._instance.hosted
@@ -173,8 +193,14 @@ class Sync:
         value, version = snapshot_value(agent), state_version(agent)
 
         def view(number: int) -> Snapshot:
-            connection = self._host.connections[number]
-            return Snapshot(agent.view_state(value, connection), version)
+            connection = self._instance.members[number]
+            try:
+                return Snapshot(
+                    version=version, json=messages.encode(agent.view_state(value, connection))
+                )
+            except BaseException as error:  # it must not see what it may not, nor stop the rest
+                self._instance.hooks.report(connection, "view_state", error)
+                return Snapshot(None, version)
 
         return view
 
@@ -259,7 +285,7 @@ class Sync:
         except StateError as error:
             self._instance.hooks.report(connection, "the state's storage", error)
             self._refuse(connection, frame, None)
-        except Exception as error:
+        except BaseException as error:  # also of a validator that calls sys.exit()
             self._instance.log.info("A client's state was refused: %s", error)
             self._refuse(connection, frame, None)
         else:

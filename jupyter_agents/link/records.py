@@ -150,10 +150,10 @@ class ConnectionRecord:
     def opening(self, *, resumed: bool) -> dict[str, Any]:
         """The object of an OPEN frame."""
         asked: dict[str, Any] = {}
-        if self.ledger is not None:
-            asked["slot"] = self.slot
-        if self.returning is not None:
+        if self.returning is not None:  # it goes on with the slot that it has
             asked.update(returning=True, gone=self.gone is not None)
+        elif self.ledger is not None:
+            asked["slot"] = self.slot
         return {
             "id": self.id,
             "agent": self.agent,
@@ -179,6 +179,8 @@ class Served:
     """``gate``: the class has its own on_before_connect; ``cors``; ``access``."""
     session: str = ""
     """One life of a host that says which messages are settled; empty for one that does not."""
+    wants_marks: bool = True
+    """Whether it says so by marks."""
     parked_at: float | None = None
     records: dict[int, ConnectionRecord] = field(default_factory=dict)
     waiting: list[PendingRequest] = field(default_factory=list)

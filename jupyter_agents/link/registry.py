@@ -73,7 +73,8 @@ class Registry:
             served = self.served[agent] = Served(agent, "", (), None, {})
         self._unspell(served)
         served.class_name, served.spellings = class_name, spellings
-        served.about, served.options, served.session = dict(host.about), options, session
+        served.about, served.options = dict(host.about), options
+        served.session, served.wants_marks = session, bool(wish.get("marks", True))
         self._spellings.update(dict.fromkeys(spellings, agent))
         return served
 

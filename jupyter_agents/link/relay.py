@@ -316,16 +316,17 @@ class Relay:
 
     def _hand_over(self, record: ConnectionRecord, host: HostPort) -> None:
         resumed, session = bool(record.attached.get("accepted")), record.served.session
-        knew = record.session == session != ""
         self._inbound.trim(record)
-        has_slot = record.borrow_slot(host.ledger)
-        record.session = session if has_slot or host.ledger is None else ""
-        if record.gone is not None and not (knew or resumed):
+        if record.session == session != "":
+            record.returning = host  # it says first how much it has: see _attach
+        elif record.gone is not None and not resumed:
             self._forget(record)  # nobody ever greeted it
             return
-        record.returning = host if knew else None  # it says first how much it has: see _attach
+        else:
+            has_slot = record.borrow_slot(host.ledger)
+            record.session = session if has_slot or not record.served.wants_marks else ""
         host.send(Kind.OPEN, record.number, pack_object(record.opening(resumed=resumed)))
-        if not knew:
+        if record.returning is None:
             self._inbound.hand_over(record, host)
             self._attached_to(record, host)
 
@@ -418,9 +419,10 @@ class Relay:
         record.attached.update(word)
         if record.returning is host and arrived is not None:
             if arrived < 0:
-                self._inbound.hand_over(record, host)
-            else:
-                self._inbound.go_on(record, host, arrived, set(unsettled))
+                record.returning, record.session = None, ""
+                self._hand_over(record, host)
+                return
+            self._inbound.go_on(record, host, arrived, set(unsettled))
             self._attached_to(record, host)
 
     def _hold(self, host: HostPort, number: int, payload: bytes) -> None:

@@ -30,7 +30,7 @@ class Kernel:
         self.inbox: dict[int, list[tuple[str, bytes]]] = {}
         self.taken: dict[int, int] = {}
         self.running: set[tuple[int, int]] = set()
-        self.slots: dict[int, int] = {}
+        self.slots: dict[int, tuple[memoryview, int]] = {}
         self.connect()
 
     def connect(self, slots: int = 64) -> None:
@@ -49,23 +49,23 @@ class Kernel:
                 self.host.says(Kind.PROBE, number)
 
     def _opened(self, number: int, about: dict) -> None:
-        self.slots[number] = about["slot"]
         if about.get("returning") and number not in self.taken:
-            self.inbox[number], self.taken[number] = [], 0
             self.host.says(Kind.ATTACH, number, {"arrived": -1})
+            self.read()
         elif about.get("returning"):
             arrived = self.taken[number] + len(self.inbox[number])
             waiting = range(self.taken[number] + 1, arrived + 1)
             running = [ordinal for n, ordinal in self.running if n == number]
-            self._mark(number)
             word = {"arrived": arrived, "unsettled": [*running, *waiting]}
             self.host.says(Kind.ATTACH, number, word)
         else:
             self.inbox[number], self.taken[number] = [], 0
+            self.slots[number] = self.host.ledger.numbers, about["slot"]
 
     def _mark(self, number: int) -> None:
         if not self.late:
-            self.host.ledger.numbers[self.slots[number]] = self.taken[number]
+            numbers, slot = self.slots[number]
+            numbers[slot] = self.taken[number]
 
     def begin(self, number: int) -> tuple[int, str, bytes] | None:
         """Begin with the next message of a connection; returns its ordinal and what it is."""
@@ -257,15 +257,18 @@ def test_taken_over_messages_stay_with_the_old_kernel(scene):
 
 
 def test_host_without_a_mark_for_it_gets_everything_once(scene):
-    """Where no mark is left, a message counts as begun when it is sent."""
+    """Where no mark is left, a message counts as begun when it is sent, unless ends are told."""
     kernel = Kernel(scene, "one")
     kernel.lose_link()
     kernel.connect(slots=1)
     first, second = scene.open(), scene.open()
-    assert (bool(first.session), bool(second.session)) == (True, False)
     for record in (first, second):
         scene.relay.text(record, b"x")
     assert (len(first.kept), len(second.kept)) == (1, 0)
+    assert "error" not in kernel.host.serve(session=kernel.session, marks=False)
+    third = scene.open()
+    scene.relay.text(third, b"x")
+    assert len(third.kept) == 1
 
 
 def test_settled_frames_of_a_stranger_settle_nothing(scene):
@@ -328,7 +331,10 @@ def test_returning_host_that_forgot_is_given_the_connection_anew(scene):
     assert record.host is None
     kernel.host.says(Kind.ATTACH, record.number, {"arrived": -1})
     assert record.host is kernel.host
-    assert kernel.host.take() == [("TEXT", record.number, b"1")]
+    frames = kernel.host.take()
+    assert [frame[:2] for frame in frames] == [("OPEN", record.number), ("TEXT", record.number)]
+    assert frames[0][2]["resumed"]
+    assert "returning" not in frames[0][2]
 
 
 class Messages(RuleBasedStateMachine):
