@@ -210,7 +210,7 @@ class OurClient(Client):
                 assert error.reason.startswith(ledger.refused[tag])
 
     def run_out_of_time(self):
-        """A kernel that dies between a write and its answer leaves the writer to its time limit."""
+        """A kernel that dies between a write and its answer leaves it to its time limit."""
         for write in list(self.side.replica.pending):
             event("a write ran out of time")
             self.ended.add(write)
