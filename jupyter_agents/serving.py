@@ -16,6 +16,7 @@ import logging
 import sys
 import threading
 import traceback
+from concurrent.futures import TimeoutError as TimeoutError_
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,11 @@ def default_host(*, alone: bool = False) -> AgentHost:
 def _start(*, alone: bool) -> _DefaultHost:
     stalled = _Stalled()
     thread = AgentThread(on_stall=stalled)
-    started: Any = _on(thread, _make_host, thread, alone)
+    try:
+        started: Any = _on(thread, _make_host, thread, alone)
+    except BaseException:
+        thread.stop()
+        raise
     stalled.host, stalled.thread = started.host, thread
     return _DefaultHost(thread, started.host, started.uplink)
 
@@ -226,6 +231,8 @@ def serve(
     Any but the agents' own.
     """
     _check_servable(agent_class)
+    if _default is not None and _default.host.is_here():
+        raise ServeError("Agents cannot serve classes: call serve(…) in a cell, or on a thread")
     host = default_host(alone=standalone)
     hosted = Hosted(
         cls=agent_class,
@@ -236,8 +243,21 @@ def serve(
         takeover=takeover,
     )
     _stand_alone_if_unlinked(host)
-    host.submit(host.serve, hosted).result(SERVE_S)
+    _have_served(host, hosted)
     return AgentNamespace(host, host.classes[hosted.agent])
+
+
+def _have_served(host: AgentHost, hosted: Hosted) -> None:
+    future = host.submit(host.serve, hosted)
+    try:
+        future.result(SERVE_S)
+    except TimeoutError_:
+        future.cancel()
+        busy = getattr(host.running, "__qualname__", "a hook")
+        raise ServeError(
+            f"{hosted.cls.__name__} could not be served within {SERVE_S:g} s; if {busy} keeps the "
+            "agents' thread, make it async, or restart the kernel"
+        ) from None
 
 
 def _check_servable(agent_class: Any) -> None:

@@ -9,7 +9,8 @@ import threading
 import pytest
 from traitlets import Float
 
-from jupyter_agents import Agent, ServeError, connect, serve, serving
+from jupyter_agents import Agent, ServeError, connect, get_agent_by_name, serve, serving
+from jupyter_agents.errors import AgentNotFound, HostStopped, LinkVersionMismatch
 from jupyter_agents.serving import default_host, stop_default_host
 
 
@@ -82,6 +83,71 @@ def test_one_host_for_all_classes_of_a_process(alone):
     first, second = serve(Echo, storage="memory"), serve(Other, storage="memory")
     assert first.host is second.host is default_host()
     assert first.url("x").partition("/agents/")[0] == second.url("x").partition("/agents/")[0]
+
+
+def test_handle_of_an_ended_host_says_so(alone):
+    """After the stop, a handle says to serve again, sync and async, instead of hanging."""
+    room = serve(Echo, storage="memory")["lobby"]
+    stop_default_host()
+    with pytest.raises(HostStopped, match=r"serve\(...\) again"):
+        room.shout("hi")
+    with pytest.raises(HostStopped):
+        asyncio.run(room.later("hi"))
+
+
+def test_agents_get_each_other_by_name(alone):
+    """`get_agent_by_name` gives started instances to cells and agents; unknown ones are named."""
+
+    class Asker(Agent):
+        async def ask(self):
+            echo = await get_agent_by_name(Echo, "other")
+            return [echo.shout("hi"), await echo.later("yes"), echo.state]
+
+        def serve_more(self):
+            serve(Echo)
+
+    serve(Echo, storage="memory")
+    asker = serve(Asker, storage="memory")["a"]
+    assert asyncio.run(asker.ask()) == ["HI", "yes", {"n": 0}]
+    assert asyncio.run(get_agent_by_name("echo", "lobby")).shout("x") == "X"
+    with pytest.raises(AgentNotFound, match="served now: echo, asker"):
+        asyncio.run(get_agent_by_name("nobody"))
+    with pytest.raises(ServeError, match="in a cell"):
+        asker.serve_more()
+
+
+def test_serving_while_a_hook_blocks_says_which(alone, monkeypatch):
+    """A class that cannot be served in time names the hook that is in the way."""
+    release, blocked = threading.Event(), threading.Event()
+
+    class Blocking(Agent):
+        def on_start(self, props=None):
+            blocked.set()
+            release.wait(10)
+
+    ns = serve(Blocking, storage="memory")
+    thread = threading.Thread(target=lambda: ns["x"])
+    thread.start()
+    assert blocked.wait(5)
+    monkeypatch.setattr(serving, "SERVE_S", 0.1)
+    try:
+        with pytest.raises(ServeError, match=r"Blocking\.on_start"):
+            serve(Echo, storage="memory")
+    finally:
+        release.set()
+        thread.join()
+
+
+def test_host_that_cannot_start_leaves_no_thread(alone, monkeypatch):
+    """Where the link refuses us, `serve` raises why, and the thread ends."""
+
+    async def refuse(host):
+        raise LinkVersionMismatch("1", "2")
+
+    monkeypatch.setattr(serving, "_link", refuse)
+    with pytest.raises(LinkVersionMismatch, match="link 1"):
+        serve(Echo, storage="memory")
+    assert not any(t.name == "jupyter-agents" and t.is_alive() for t in threading.enumerate())
 
 
 def test_stop_ends_thread_and_port_and_serving_starts_anew(alone):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jupyter_agents.errors import ServeError
+from jupyter_agents.errors import AgentNotFound, ServeError
 from jupyter_agents.host.agent import Agent
 from jupyter_agents.host.connection import Connection
 from jupyter_agents.host.mirror import Mirrors
@@ -378,7 +378,7 @@ class AgentHost(AgentLoop):
                 return hosted
         if isinstance(agent, type):
             return self.find(spellings(agent.__name__)[0])
-        raise LookupError(agent)
+        raise AgentNotFound(str(agent), tuple(self.classes))
 
     def instance(self, hosted: Hosted, name: str, props: Any = None) -> AgentInstance:
         """The instance of this name, taken in on first use; it starts with its first arrival."""

@@ -37,6 +37,9 @@ MAX_POSTED = 10_000
 
 FRAMES_A_WRITE = 1_000
 
+SAVE_AGAIN_S = 1.0
+"""After a commit has failed, how often it is tried again; nothing is lost meanwhile."""
+
 SLICE_S = 0.5
 """Who waits looks up this often, so that an interrupt is heard on every platform."""
 
@@ -88,6 +91,7 @@ class AgentLoop:
         self._posted: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._post_planned = False
         self._touched: set[Storage] = set()
+        self._unsaved: set[Storage] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._awaited: set[Future[Any]] = set()
         self._stopped = False
@@ -171,7 +175,8 @@ class AgentLoop:
         if self.is_here():
             work()
         else:
-            self.post(work)
+            # in the caller's context: one wake-up does what several threads posted
+            self.post(contextvars.copy_context().run, work)
         return future
 
     def _deliver(self, future: Future[Any], value: Any, error: BaseException | None) -> None:
@@ -330,7 +335,17 @@ class AgentLoop:
             try:
                 storage.commit()
             except Exception:
-                _log.exception("The agents' state could not be saved")
+                if storage not in self._unsaved:
+                    _log.exception("The agents' state could not be saved; it is tried again")
+                    self._unsaved.add(storage)
+                    self.loop.call_later(SAVE_AGAIN_S, self._save_again, storage)
+            else:
+                self._unsaved.discard(storage)
+
+    def _save_again(self, storage: Storage) -> None:
+        if storage in self._unsaved and not self._stopped:
+            self.touched(storage)
+            self.loop.call_later(SAVE_AGAIN_S, self._save_again, storage)
 
     async def drained(self) -> None:
         """Return when the link has room."""

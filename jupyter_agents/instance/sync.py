@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jupyter_agents.errors import ConnectionReadonly, StateError, StateRejected
+from jupyter_agents.errors import ConnectionReadonly, LinkError, StateError, StateRejected
 from jupyter_agents.host.state import (
     apply_client_state,
     has_view,
@@ -164,7 +164,7 @@ class Sync:
             hosted.agent, self._instance.name, state_json=snapshot.json, version=snapshot.version
         )
         self._host.touched(hosted.storage)
-        self._send(self._side.tell(snapshot, writer=self._writer, views=self._views(agent)))
+        self._tell(self._side.tell(snapshot, writer=self._writer, views=self._views(agent)))
         self._writer = None
         self._settle_later()
         self._host.mirrors.tell(hosted.agent, self._instance.name, snapshot.json)
@@ -193,7 +193,9 @@ class Sync:
         value, version = snapshot_value(agent), state_version(agent)
 
         def view(number: int) -> Snapshot:
-            connection = self._instance.members[number]
+            connection = self._instance.members.get(number)
+            if connection is None:  # it has left
+                return Snapshot(None, version)
             try:
                 return Snapshot(
                     version=version, json=messages.encode(agent.view_state(value, connection))
@@ -203,6 +205,15 @@ class Sync:
                 return Snapshot(None, version)
 
         return view
+
+    def _tell(self, outgoing: Iterable[Outgoing]) -> None:
+        try:
+            self._send(outgoing)
+        except LinkError:  # the link takes nothing: all are told what holds once it does
+            for connection in self._instance.members.values():
+                if connection.accepted:
+                    self._side.resume(connection.number)
+            self._settle_later()
 
     def _send(self, outgoing: Iterable[Outgoing]) -> None:
         for out in outgoing:
@@ -222,7 +233,7 @@ class Sync:
         agent = self._instance.object
         snapshot = None if agent is None else self._snapshot(agent)
         if agent is not None and snapshot is not None:
-            self._send(self._side.settle(snapshot, views=self._views(agent)))
+            self._tell(self._side.settle(snapshot, views=self._views(agent)))
             self._host.turn()
 
     # -- connections ---------------------------------------------------------------------------

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from jupyter_agents.errors import HostStopped, LinkError
+from jupyter_agents.host import thread as module
 from jupyter_agents.host.thread import AgentLoop, AgentThread
 
 
@@ -90,6 +93,131 @@ async def test_submit_returns_results_and_errors_of_sync_and_async():
         return loop.submit(lambda: 1).result(5), loop.submit(later, 2).result(5)
 
     assert await asyncio.to_thread(elsewhere) == (1, 2)
+
+
+async def test_commit_that_fails_is_tried_again_until_it_does_not(caplog, monkeypatch):
+    """A full disk is logged once, and what waits is saved when there is room, without a change."""
+    monkeypatch.setattr(module, "SAVE_AGAIN_S", 0.005)
+    loop, uplink = looped()
+    storage = FakeStorage(uplink)
+    commit, storage.commit = storage.commit, lambda: 1 / 0
+    for _ in range(3):
+        loop.touched(storage)
+        loop.send(1, 1)
+        loop.end_turn()
+    assert uplink.batches == [[(1, 1, b"")]] * 3
+    await asyncio.sleep(0.02)
+    storage.commit = commit
+    await asyncio.sleep(0.03)
+    assert uplink.batches[3:] == ["commit"]
+    assert caplog.text.count("could not be saved") == 1
+
+
+async def test_work_knows_the_context_of_who_submitted_it():
+    """Work of several threads, done with one wake-up, runs in each one's own context."""
+    loop, _ = looped()
+    whose = contextvars.ContextVar("whose", default="nobody")
+
+    def submit(name):
+        whose.set(name)
+        return loop.submit(whose.get), loop.submit(later)
+
+    async def later():
+        await asyncio.sleep(0)
+        return whose.get()
+
+    with ThreadPoolExecutor(3, thread_name_prefix="asyncio_") as pool:
+        names = ["a", "b", "c"]
+        found = [pool.submit(submit, name).result(5) for name in names]  # no turn in between
+        for name, futures in zip(names, found, strict=True):
+            assert [await asyncio.wrap_future(f) for f in futures] == [name, name]
+
+
+async def test_caller_that_gave_up_is_not_answered(caplog):
+    """A future that was cancelled has its work cancelled, or not begun, and nothing fails."""
+    loop, _ = looped()
+    seen = []
+
+    async def forever():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    begun = await asyncio.to_thread(loop.submit, forever)
+    await asyncio.sleep(0.01)
+    waiting = await asyncio.to_thread(lambda: (f := loop.submit(seen.append, 1), f.cancel())[0])
+    begun.cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert seen == ["cancelled"]
+    assert waiting.cancelled()
+    assert not loop._awaited
+    assert "ERROR" not in caplog.text
+
+
+async def test_exit_in_work_ends_neither_turn_nor_thread(caplog):
+    """`sys.exit()` in posted work, in what was put off, or in a task is logged or handed on."""
+    loop, uplink = looped()
+
+    def leave():
+        raise SystemExit(1)
+
+    async def leave_later():
+        await asyncio.sleep(0)
+        raise SystemExit(2)
+
+    loop.post(leave)
+    loop.later(leave)
+    loop.later(loop.send, 1, 1)
+    await asyncio.sleep(0.01)
+    assert uplink.batches == [[(1, 1, b"")]]
+    with pytest.raises(SystemExit):
+        await asyncio.to_thread(lambda: loop.submit(leave_later).result(5))
+    assert len([r for r in caplog.records if "SystemExit(1)" in r.getMessage()]) == 2
+
+
+async def test_thread_that_posts_on_and_on_leaves_room_for_others():
+    """What arrives while posts are done waits for the next turn of the loop."""
+    loop, _ = looped()
+    seen = []
+
+    def again():
+        seen.append("post")
+        if seen.count("post") < 1000:
+            loop.post(again)
+
+    loop.post(again)
+    loop.loop.call_soon(loop.loop.call_soon, seen.append, "client")
+    for _ in range(1100):
+        await asyncio.sleep(0)
+    assert seen.count("post") == 1000
+    assert seen.index("client") < 10
+
+
+async def test_task_cancelled_before_it_began_leaves_no_coroutine():
+    """A coroutine whose task never ran is closed; warnings are errors here."""
+    loop, _ = looped()
+    ended = []
+    cancel = loop.spawn(
+        asyncio.sleep(1), contextvars.copy_context(), lambda *how: ended.append(how)
+    )
+    cancel()
+    await asyncio.sleep(0.01)
+    assert isinstance(ended[0][1], asyncio.CancelledError)
+
+
+async def test_refused_work_ends_every_wait():
+    """When the loop refuses work, who waits hears HostStopped, and so does who comes later."""
+    loop, _ = looped()
+    waiting = await asyncio.to_thread(loop.submit, asyncio.Event().wait)
+    loop.refuse_work()
+    assert isinstance(waiting.exception(0), HostStopped)
+    for task in loop.tasks:
+        task.cancel()
+    with pytest.raises(HostStopped):
+        await asyncio.to_thread(loop.submit, print)
 
 
 async def test_posts_of_one_thread_keep_their_order():

@@ -5,12 +5,15 @@ Every replica ends equal to the agent's.
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 from traitlets import Enum, Float, Int, validate
 
 from jupyter_agents import Agent, CallFailed, StateRejected, callable_method
+from jupyter_agents.host.host import HostLimits
+from jupyter_agents.link.frames import Kind
 from jupyter_agents.testing import AgentHarness
 
 
@@ -411,3 +414,23 @@ async def test_broken_storage_is_reported_and_the_agent_lives(caplog):
         harness.storage.commit = fail
         assert await client.call("bump") == 1
         assert "could not be saved" in caplog.text
+
+
+async def test_full_link_tells_the_state_when_it_takes_frames_again():
+    """A state that the link could not take is told in the end; its author hears no LinkError."""
+    limits = HostLimits(settle_s=0.01, outbox_bytes=1000)
+    async with AgentHarness(Counter, limits=limits) as harness:
+        client = await harness.connect(Counter, "x")
+        ours = await harness.connect(Counter, "x", extended=True)
+        harness.link.is_full = True
+        harness.host.send(Kind.TEXT, client.record.number, b"x" * 1001)
+        agent = harness.agent(Counter, "x")
+        for n in (5, 6):
+            agent.set_state({"count": n})
+            harness.host.end_turn()
+        await asyncio.sleep(0.03)
+        harness.link.is_full = False
+        harness.host.link_has_room()
+        await client.until_state({"count": 6})
+        await harness.idle()
+        assert '"count":6' in ours.frames[-1]
