@@ -252,17 +252,17 @@ class AgentHandle(HasTraits):
         if trait == "state":
             self.set_state(value)
         elif trait in field_names(self._cls):
-            self._write(lambda agent: setattr(agent, trait, value))
+            self._write(self._named(trait, lambda agent: setattr(agent, trait, value)))
         else:
             raise AttributeError(f"{self._cls.__name__} has no field {trait!r} any more")
 
     def set_state(self, next_state: Any) -> None:
         """Replace the state; raises what refuses it, and is visible when it returns."""
-        self._write(lambda agent: agent.set_state(next_state))
+        self._write(self._named("set_state", lambda agent: agent.set_state(next_state)))
 
     def update_state(self, **fields: Any) -> None:
         """Replace some fields of the state."""
-        self._write(lambda agent: agent.update_state(**fields))
+        self._write(self._named("update_state", lambda agent: agent.update_state(**fields)))
 
     def _write(self, change: Callable[[Agent], None]) -> None:
         self._ask(change)
@@ -302,8 +302,13 @@ class AgentHandle(HasTraits):
             began.set()
             return work(agent)
 
+        begin.__qualname__ = work.__qualname__
         future = host.submit(self._outside, begin)
         return host.result(future, began, STUCK_S, self._obstacle)
+
+    def _named(self, name: str, work: Callable[[Agent], Any]) -> Callable[[Agent], Any]:
+        work.__qualname__ = f"{self._cls.__name__}.{name}"  # what the watchdog says is running
+        return work
 
     async def _outside(self, work: Callable[[Agent], Any]) -> Any:
         instance = self._instance()
@@ -334,11 +339,14 @@ class AgentHandle(HasTraits):
         return self._ask(lambda agent: getattr(agent, name))
 
     def _method(self, name: str, function: Any) -> Callable[..., Any]:
+        def work(args: Any, kwargs: Any) -> Callable[[Agent], Any]:
+            return self._named(name, lambda agent: getattr(agent, name)(*args, **kwargs))
+
         def sync_call(*args: Any, **kwargs: Any) -> Any:
-            return self._ask(lambda agent: getattr(agent, name)(*args, **kwargs))
+            return self._ask(work(args, kwargs))
 
         async def async_call(*args: Any, **kwargs: Any) -> Any:
-            return await self._there(lambda agent: getattr(agent, name)(*args, **kwargs))
+            return await self._there(work(args, kwargs))
 
         async def async_generator(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             items = await async_call(*args, **kwargs)

@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import logging
 import threading
+import time
 import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["Home", "Linked", "Mirror", "Mirrors", "link_of"]
 
 _log = logging.getLogger("jupyter_agents")
+
+REST_S = 0.1
+"""How long a side that moved by itself must stand still before it is overwritten.
+
+A thread may take that long from a widget's change to its link, when all of them are busy.
+"""
 
 TRIES = 3
 """How often a value is carried over that the other side does not keep: a slider past its end."""
@@ -141,6 +148,7 @@ class Linked:
         self._transform = self.link._transform_inv if backwards else self.link._transform
         self._is_one_way = isinstance(self.link, directional_link)
         self._seen = getattr(*self._other)
+        self._moved_at = 0.0
         self._value: Any = None
         self._tries = 0
 
@@ -150,9 +158,12 @@ class Linked:
         It waits while the other side is on the move: that change is on its way to us.
         """
         if self.link.updating:  # the other side's value is on its way to us, or ours to it
-            self._seen = getattr(*self._other)
+            self._seen, self._moved_at = getattr(*self._other), 0.0
             return True
         seen, self._seen = self._seen, getattr(*self._other)
+        now = time.monotonic()
+        if not self._is_one_way and not _is_same(seen, self._seen):
+            self._tries, self._moved_at = 0, now
         if not _is_same(value, self._value):
             self._value, self._tries = value, 0
         if self._is_one_way and self._tries:
@@ -160,8 +171,7 @@ class Linked:
         if _is_same(self._seen, self._wanted(value)):
             self._tries = 1
             return False
-        if not self._is_one_way and not _is_same(seen, self._seen):
-            self._tries = 0
+        if not self._is_one_way and now - self._moved_at < REST_S:
             return True
         if self._tries >= TRIES:
             return False
@@ -182,7 +192,7 @@ class Linked:
         except Exception:  # the other side refuses the value, or moved meanwhile
             if self._tries == 1:
                 _log.warning("%s of %r could not be linked", self.trait, owner, exc_info=True)
-        self._seen = getattr(*self._other)
+        self._seen, self._moved_at = getattr(*self._other), 0.0
 
 
 def _is_same(one: Any, other: Any) -> bool:
