@@ -146,8 +146,11 @@ async def test_caller_that_gave_up_is_not_answered(caplog):
             raise
 
     begun = await asyncio.to_thread(loop.submit, forever)
-    await asyncio.sleep(0.01)
-    waiting = await asyncio.to_thread(lambda: (f := loop.submit(seen.append, 1), f.cancel())[0])
+    while not loop.tasks:
+        await asyncio.sleep(0)
+    with ThreadPoolExecutor(1, thread_name_prefix="asyncio_") as pool:
+        waiting = pool.submit(loop.submit, seen.append, 1).result(5)  # no turn in between
+    assert waiting.cancel()
     begun.cancel()
     for _ in range(10):
         await asyncio.sleep(0)
