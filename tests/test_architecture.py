@@ -36,9 +36,14 @@ LAWS = {
     ),
     "instance": Law(("errors", "protocol", "link", "host", "instance"), ("traitlets", "msgspec")),
     "websocket": Law(("errors", "protocol.closing", "websocket"), ("tornado",)),
+    "access": Law(
+        ("errors", "access", "protocol.names", "protocol.http"),
+        ("tornado.httputil", "tornado.web"),  # the names of its requests, for the type checker
+    ),
     "server": Law(
         (
             "errors",
+            "access",
             "link",
             "server",
             "websocket",
@@ -153,6 +158,13 @@ def test_import_law_catches_an_offence():
         "jupyter_agents.protocol.messages": (False, False),
     }
     assert len(offences(module, LAWS["link"])) == 3
+
+
+def test_access_runs_without_tornado():
+    """Who gets in is decided without a web server: nothing of Tornado is loaded for it."""
+    names = [m.name for m in MODULES if m.room == "access"]
+    loaded = loaded_after("".join(f"import {PACKAGE}.{name}\n" for name in names))
+    assert not [name for name in loaded if within(name, HEAVY)]
 
 
 def test_no_import_ring():

@@ -19,9 +19,9 @@ from jupyter_server.utils import ensure_async
 from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.web import HTTPError
 
+from jupyter_agents.access.credentials import same_text
 from jupyter_agents.link.handshake import fingerprint
 from jupyter_agents.server.api import Observers, api_routes
-from jupyter_agents.server.credentials import same_text
 from jupyter_agents.server.door import Door
 from jupyter_agents.server.downlink import Downlink
 from jupyter_agents.server.handlers import AgentHandler, StaticHandler

@@ -13,8 +13,8 @@ from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import ensure_async
 from tornado.web import RequestHandler, authenticated
 
+from jupyter_agents.access.credentials import Secrets, presented_tokens
 from jupyter_agents.server import sockets
-from jupyter_agents.server.credentials import Secrets, presented_tokens
 from jupyter_agents.server.sockets import Refused
 
 if TYPE_CHECKING:

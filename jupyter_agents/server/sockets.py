@@ -27,16 +27,16 @@ from tornado.web import (
 )
 from tornado.websocket import WebSocketHandler
 
-from jupyter_agents.errors import AddressError, AgentNotFound
-from jupyter_agents.protocol.closing import http_status
-from jupyter_agents.protocol.names import Address, check_connection_id, split_path
-from jupyter_agents.server.credentials import (
+from jupyter_agents.access.credentials import (
     Secrets,
     log_request,
     presented_tokens,
     read_request,
     request_summary,
 )
+from jupyter_agents.errors import AddressError, AgentNotFound
+from jupyter_agents.protocol.closing import http_status
+from jupyter_agents.protocol.names import Address, check_connection_id, split_path
 from jupyter_agents.server.door import ClientSocket, Door
 from jupyter_agents.websocket.protocol import AgentWebSocketProtocol
 

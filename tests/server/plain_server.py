@@ -12,7 +12,7 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application
 from tornado.websocket import websocket_connect
 
-from jupyter_agents.server.credentials import log_request
+from jupyter_agents.access.credentials import log_request
 from jupyter_agents.server.door import Door
 from jupyter_agents.server.limits import Limits
 from jupyter_agents.server.sockets import agent_routes

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
-from jupyter_agents.protocol.names import Address
-from jupyter_agents.server.credentials import (
+from jupyter_agents.access.credentials import (
     Secrets,
     is_jupyter_cookie,
     presented_tokens,
@@ -16,6 +15,7 @@ from jupyter_agents.server.credentials import (
     request_summary,
     same_text,
 )
+from jupyter_agents.protocol.names import Address
 
 TOKEN = "0123456789abcdef"
 SECRETS = Secrets((TOKEN, "", "short"), ("my-login",))
