@@ -172,13 +172,14 @@ class Requests:
     def _to_connection(
         self, instance: AgentInstance, do: str, question: dict[str, Any]
     ) -> dict[str, Any]:
-        connection = instance.connection(str(question.get("id", "")))
-        if connection is None:
+        chosen = [c for c in instance.connections() if c.id == question.get("id")]
+        if not chosen:
             return {"status": 404, "error": "There is no such connection"}
-        if do == "close":
-            connection.close(int(question.get("code", 1000)), str(question.get("reason", "")))
-        else:
-            instance.set_flag(connection, "readonly", bool(question.get("readonly", True)))
+        for connection in chosen:  # ids are the clients' own, and may be shared
+            if do == "close":
+                connection.close(int(question.get("code", 1000)), str(question.get("reason", "")))
+            else:
+                instance.set_flag(connection, "readonly", bool(question.get("readonly", True)))
         return {}
 
     def _instance_facts(self, hosted: Hosted, name: str) -> dict[str, Any]:

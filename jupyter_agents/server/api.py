@@ -34,6 +34,7 @@ __all__ = [
     "EventsHandler",
     "InstanceHandler",
     "Observers",
+    "ReadonlyHandler",
     "ResetHandler",
     "StopHandler",
     "View",
@@ -154,7 +155,9 @@ class View:
             record.socket.close(code, reason)
         return len(chosen)
 
-    async def ask(self, served: Served, do: str, name: str) -> dict[str, Any] | None:
+    async def ask(
+        self, served: Served, do: str, name: str, more: dict[str, Any] | None = None
+    ) -> dict[str, Any] | None:
         """Have the host do something with an instance; None when no answer came in time."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[dict[str, Any]] = loop.create_future()
@@ -163,7 +166,7 @@ class View:
             if not future.done():
                 future.set_result(answer)
 
-        question = {"do": do, "agent": served.agent, "name": name}
+        question = {**(more or {}), "do": do, "agent": served.agent, "name": name}
         relay = self._door.relay
         pending = relay.ask(served, question, answered, self._door.clock())
         try:
@@ -207,6 +210,13 @@ class _ViewHandler(APIHandler):
     def answer(self, facts: dict[str, Any]) -> None:
         """Finish with JSON; whether it arrives is the client's affair."""
         _ = self.finish(facts)
+
+    def wish(self) -> dict[str, Any]:
+        """The body of a request about one connection, by its id."""
+        body = self.get_json_body()
+        if not isinstance(body, dict) or not isinstance(body.get("id"), str):
+            raise HTTPError(400, reason="The body must be an object with a string id")
+        return body
 
 
 class AgentsHandler(_ViewHandler):
@@ -255,9 +265,7 @@ class CloseHandler(_ViewHandler):
     async def post(self, agent: str, name: str) -> None:
         """``{"id", "code"?, "reason"?}`` → ``{"closed": n}``."""
         served = self.view.find(agent)
-        body = self.get_json_body()
-        if not isinstance(body, dict) or not isinstance(body.get("id"), str):
-            raise HTTPError(400, reason="The body must be an object with a string id")
+        body = self.wish()
         code, reason = body.get("code", 1000), body.get("reason", "Closed by hand")
         try:
             check_close(code, reason)
@@ -270,12 +278,14 @@ class CloseHandler(_ViewHandler):
 
 
 class _AskHandler(_ViewHandler):
-    async def ask(self, do: str, agent: str, name: str) -> None:
+    async def ask(
+        self, do: str, agent: str, name: str, more: dict[str, Any] | None = None
+    ) -> None:
         """Put an action to the host and pass on how it went."""
         served = self.view.find(agent)
         if served.host is None:
             raise HTTPError(503, reason="The agent's kernel is away")
-        answer = await self.view.ask(served, do, name)
+        answer = await self.view.ask(served, do, name, more)
         if answer is None:
             raise HTTPError(504, reason="The kernel did not answer in time")
         if "error" in answer:
@@ -303,6 +313,23 @@ class ResetHandler(_AskHandler):
     async def post(self, agent: str, name: str) -> None:
         """No body."""
         await self.ask("reset", agent, name)
+
+
+class ReadonlyHandler(_AskHandler):
+    """``POST api/agents/{agent}/{name}/readonly``: one connection may only read, or write again.
+
+    By the host, on the agents' thread: it works while a cell runs.
+    """
+
+    @authenticated
+    @may_execute
+    async def post(self, agent: str, name: str) -> None:
+        """``{"id", "readonly"?}`` → ``{}``."""
+        body = self.wish()
+        readonly = body.get("readonly", True)
+        if not isinstance(readonly, bool):
+            raise HTTPError(400, reason="readonly must be true or false")
+        await self.ask("readonly", agent, name, {"id": body["id"], "readonly": readonly})
 
 
 class EventsHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
@@ -393,6 +420,7 @@ def api_routes(
         (rf"{_INSTANCE}/close", CloseHandler, one),
         (rf"{_INSTANCE}/stop", StopHandler, one),
         (rf"{_INSTANCE}/reset", ResetHandler, one),
+        (rf"{_INSTANCE}/readonly", ReadonlyHandler, one),
     ]
 
 

@@ -70,7 +70,7 @@ export interface IAddress {
   name: string;
 }
 
-export type Action = 'close' | 'stop' | 'reset';
+export type Action = 'close' | 'readonly' | 'stop' | 'reset';
 
 /** The server answered, with an error; `status` is 404 where the server part is not installed. */
 export class ApiError extends Error {

@@ -3,9 +3,12 @@ import {
   bytesText,
   clockTime,
   durationText,
-  h,
-  iconButton
+  h
 } from '../../jupyter_agents/static/dom.js';
+import {
+  setSign,
+  signButton
+} from '../../jupyter_agents/widgets/static/icons.js';
 
 import { IConnection } from './api';
 
@@ -49,8 +52,49 @@ const COLUMNS: IColumn[] = [
   { heading: 'Tags', text: c => [...c.tags.slice(1), ...flags(c)].join(', ') }
 ];
 
+export interface IConnectionActions {
+  close(connection: IConnection): void;
+  /** Let it only read, or write again. */
+  setReadonly(connection: IConnection, readonly: boolean): void;
+}
+
+/** One connection's row; what its buttons act on is always the latest that is known. */
+class Row {
+  constructor(
+    private connection: IConnection,
+    actions: IConnectionActions
+  ) {
+    const { id } = connection;
+    this.lock = signButton('unlock', `Make read-only: ${id}`, () =>
+      actions.setReadonly(this.connection, !this.connection.readonly)
+    );
+    const close = signButton('close', `Close the connection ${id}`, () =>
+      actions.close(this.connection)
+    );
+    const cells = COLUMNS.map(({ className }) => h('td', { class: className }));
+    this.node = h('tr', {}, ...cells, h('td', {}, this.lock, close));
+  }
+
+  readonly node: HTMLTableRowElement;
+
+  update(connection: IConnection): void {
+    this.connection = connection;
+    COLUMNS.forEach(({ text, title }, column) => {
+      setText(this.node.cells[column], text(connection));
+      this.node.cells[column].title = title?.(connection) ?? '';
+    });
+    const { id, readonly } = connection;
+    const sign = readonly ? 'lock' : 'unlock';
+    const verb = readonly ? 'Let write' : 'Make read-only';
+    setSign(this.lock, sign, `${verb}: ${id}`);
+    this.lock.setAttribute('aria-pressed', String(readonly));
+  }
+
+  private readonly lock: HTMLButtonElement;
+}
+
 export class ConnectionsTable {
-  constructor(private readonly close: (connection: IConnection) => void) {
+  constructor(private readonly actions: IConnectionActions) {
     this.node.append(this.table, this.empty);
     this.update([]);
   }
@@ -70,31 +114,22 @@ export class ConnectionsTable {
   }
 
   private show(connection: IConnection, index: number): void {
-    const row = this.rows.get(connection.id) ?? this.row(connection);
+    const row =
+      this.rows.get(connection.id) ?? new Row(connection, this.actions);
     this.rows.set(connection.id, row);
-    COLUMNS.forEach(({ text, title }, column) => {
-      setText(row.cells[column], text(connection));
-      row.cells[column].title = title?.(connection) ?? '';
-    });
-    if (this.body.children[index] !== row) {
-      this.body.insertBefore(row, this.body.children[index] ?? null);
+    row.update(connection);
+    const { node } = row;
+    if (this.body.children[index] !== node) {
+      this.body.insertBefore(node, this.body.children[index] ?? null);
     }
   }
 
-  private row(connection: IConnection): HTMLTableRowElement {
-    const cells = COLUMNS.map(({ className }) => h('td', { class: className }));
-    const close = iconButton('×', `Close the connection ${connection.id}`, () =>
-      this.close(connection)
-    );
-    return h('tr', {}, ...cells, h('td', {}, close));
-  }
-
-  private drop(row: HTMLTableRowElement, id: string): void {
-    row.remove();
+  private drop(row: Row, id: string): void {
+    row.node.remove();
     this.rows.delete(id);
   }
 
-  private readonly rows = new Map<string, HTMLTableRowElement>();
+  private readonly rows = new Map<string, Row>();
   private readonly body = h('tbody');
   private readonly table = h(
     'table',

@@ -16,7 +16,7 @@ import {
 import { h } from '../../jupyter_agents/static/dom.js';
 import { mountMessageLog } from '../../jupyter_agents/static/message-log.js';
 import { mountStateTree } from '../../jupyter_agents/static/state-tree.js';
-import { IAddress, IConnection, IDetail } from './api';
+import { Action, IAddress, IDetail } from './api';
 import { ConnectionsTable } from './connections';
 import { AgentsModel } from './model';
 
@@ -214,9 +214,12 @@ export class AgentInspector extends Widget {
     );
   }
 
-  private async closeConnection({ id }: IConnection): Promise<void> {
+  private async act(
+    action: Action,
+    body: Record<string, unknown>
+  ): Promise<void> {
     try {
-      await this.model.api.act(this.address, 'close', { id });
+      await this.model.api.act(this.address, action, body);
     } catch (error) {
       this.actions.report(error);
     }
@@ -228,9 +231,11 @@ export class AgentInspector extends Widget {
     log: h('div', { class: 'jp-AgentInspector-view' }),
     state: h('div', { class: 'jp-AgentInspector-view' })
   };
-  private readonly connections = new ConnectionsTable(
-    c => void this.closeConnection(c)
-  );
+  private readonly connections = new ConnectionsTable({
+    close: ({ id }) => void this.act('close', { id }),
+    setReadonly: ({ id }, readonly) =>
+      void this.act('readonly', { id, readonly })
+  });
   private readonly light = h('span', { class: 'jp-Agents-light' });
   private readonly status = h('span', { role: 'status' }, 'Connecting …');
   private readonly log: ReturnType<typeof mountMessageLog>;

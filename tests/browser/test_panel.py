@@ -243,7 +243,7 @@ def test_calls_and_errors_are_shown(notebook, lab):
 
 def test_panel_lives_while_a_cell_runs(notebook, lab):
     """While a cell keeps the kernel busy, the panel goes on, says so, and closes a connection."""
-    page = notebook(ROOM % {"name": "BusyRoom"}, "import time\ntime.sleep(12)")
+    page = notebook(ROOM % {"name": "BusyRoom"}, "import time\ntime.sleep(20)")
     page.run(0)
     panel = panel_of(page)
     with clients(lab, "busy-room/lobby", 2) as (ann, bob):
@@ -253,6 +253,12 @@ def test_panel_lives_while_a_cell_runs(notebook, lab):
         expect(panel.locator(".ja-light-word")).to_have_text("Live, a cell is running")
         bob.send("while you work")
         expect(panel.locator(".ja-message").first).to_contain_text("while you work")
+        panel.get_by_label("Make read-only: c1").click()
+        expect(panel.get_by_label("Let write: c1")).to_be_visible()
+        bob.send(json.dumps({"type": "cf_agent_state", "state": {"n": -1}}))
+        refused = bob.until(lambda v: isinstance(v, dict) and "error" in v)
+        assert refused == {"type": "cf_agent_state_error", "error": "Connection is readonly"}
+        expect(panel.locator(".ja-light-word")).to_have_text("Live, a cell is running")
         began = time.monotonic()
         panel.get_by_label("Close c0").click()
         while ann.socket.connected:

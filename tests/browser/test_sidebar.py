@@ -139,6 +139,23 @@ def test_inspector_closes_a_connection(served):
         assert len(connections_of(page, "closing", "lobby")) == 1
 
 
+def test_inspector_makes_a_connection_readonly(served):
+    """The lock of a row takes the right to write the state away, and gives it back."""
+    page = served("Locking")
+    with connected(page.server, "agents/locking/lobby?_pk=guest") as guest:
+        open_inspector(page, "locking", "lobby")
+        connections = inspector(page, "Connections")
+        connections.get_by_label("Make read-only: guest").click()
+        expect(connections.locator("tbody tr", has_text="read-only")).to_have_count(1)
+        guest.send(json.dumps({"type": "cf_agent_state", "state": {"count": 50}}))
+        connections.get_by_label("Let write: guest").click()
+        expect(connections.locator("tbody tr", has_text="read-only")).to_have_count(0)
+        expect(inspector(page, "State").get_by_role("treeitem", name="count: 0")).to_be_visible()
+        guest.send(json.dumps({"type": "cf_agent_state", "state": {"count": 60}}))
+        expect(inspector(page, "State").get_by_role("treeitem", name="count: 60")).to_be_visible()
+    assert page.errors == []
+
+
 def test_inspector_is_restored_after_a_reload(served, eventually_saved):
     """Loading the page again brings the inspector back, connected to the same instance."""
     page = served("Lasting")

@@ -175,14 +175,19 @@ async def test_server_can_ask_for_a_description():
 
 
 async def test_server_can_close_a_connection_and_make_it_readonly():
-    """`close` and `readonly` name a connection by its id."""
+    """`close` and `readonly` mean every connection that has the id."""
     async with AgentHarness(Described) as harness:
         client = await harness.connect(Described, "x", connection_id="A")
         await ask(harness, agent="described", name="x", do="readonly", id="A")
         await client.set_state({"n": 9})
         assert client.state_errors == ["Connection is readonly"]
+        twin = await harness.connect(Described, "x", connection_id="A")
+        await ask(harness, agent="described", name="x", do="readonly", id="A", readonly=False)
+        await client.set_state({"n": 9})
+        assert client.state_errors == ["Connection is readonly"]
         await ask(harness, agent="described", name="x", do="close", id="A", code=4000)
-        assert (await client.until_closed()).code == 4000
+        for one in (client, twin):
+            assert (await one.until_closed()).code == 4000
         missing = await ask(harness, agent="described", name="x", do="close", id="A")
         assert missing["status"] == 404
 

@@ -197,6 +197,7 @@ async def test_names_are_decoded(visitor):
         ("POST", "api/agents/nobody/x/close"),
         ("POST", "api/agents/nobody/x/stop"),
         ("POST", "api/agents/nobody/x/reset"),
+        ("POST", "api/agents/nobody/x/readonly"),
         ("GET", "api/agents/chat-room"),
         ("POST", "api/agents/chat-room/lobby/explode"),
     ],
@@ -290,6 +291,40 @@ async def test_actions_are_the_hosts(visitor, action):
             assert await asking == expected
 
 
+@pytest.mark.parametrize(
+    ("body", "readonly"),
+    [
+        ({"id": "me"}, True),
+        ({"id": "me", "readonly": False}, False),
+        ({"id": "me", "do": "reset", "name": "attic"}, True),
+    ],
+)
+async def test_make_readonly(visitor, body, readonly):
+    """The host is asked for this connection, and for nothing else that the body may say."""
+    async with visitor.host() as host:
+        asking = asyncio.ensure_future(post(visitor, f"{VIEW}/readonly", body))
+        asked, payload = await host.expect(Kind.ASK)
+        assert unpack_object(payload) == {
+            "do": "readonly",
+            "agent": "chat-room",
+            "name": "lobby",
+            "id": "me",
+            "readonly": readonly,
+        }
+        host.say(Kind.ANSWER, {}, asked)
+        assert await asking == (200, {})
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"id": 7}, {"id": "me", "readonly": "yes"}])
+async def test_readonly_refuses_nonsense(visitor, body):
+    """What names no connection, or no truth, is refused before the host hears of it."""
+    async with visitor.host() as host:
+        code, answer = await post(visitor, f"{VIEW}/readonly", body)
+        assert code == 400
+        assert answer["message"]
+        assert host.is_quiet()
+
+
 @pytest.mark.parametrize("action", ["stop", "reset"])
 async def test_actions_without_an_answer(visitor, agents, action, monkeypatch, eventually):
     """A silent host is a 504 soon, an absent one a 503 at once."""
@@ -368,6 +403,7 @@ MATRIX = [
     ("POST", f"{VIEW}/close", "execute"),
     ("POST", f"{VIEW}/stop", "execute"),
     ("POST", f"{VIEW}/reset", "write"),
+    ("POST", f"{VIEW}/readonly", "execute"),
 ]
 
 

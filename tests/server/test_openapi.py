@@ -65,7 +65,7 @@ async def test_every_handler_is_documented(agents, spec):
     paths = {reached(path, agents.handlers) for path in spec["paths"]}
     missing = [route[0] for i, route in enumerate(agents.handlers) if i not in paths]
     assert not missing
-    assert len(agents.handlers) == 8
+    assert len(agents.handlers) == 9
 
 
 def leaves(router):
@@ -177,6 +177,7 @@ async def test_real_answers_obey(visitor, spec):
         ("GET", "api/agents/nobody/x", None, 404, "Error"),
         ("POST", f"{VIEW}/close", b"{}", 400, "Error"),
         ("POST", f"{VIEW}/close", b'{"id": "x"}', 404, "Error"),
+        ("POST", f"{VIEW}/readonly", b"{}", 400, "Error"),
         ("GET", "agents/nobody/x", None, 404, "Refusal"),
     ],
 )

@@ -239,7 +239,9 @@ export class ConnectionsView {
   /** @param {Row} row */
   async toggleReadonly(row) {
     const readonly = !(this.#rows.get(row.n) ?? row).readonly;
-    await this.context.act("readonly", { n: row.n, readonly });
+    const { path } = this.context.about;
+    const done = await askServer("POST", `api/${path}/readonly`, { id: row.id, readonly });
+    if (!done) await this.context.act("readonly", { n: row.n, readonly });
   }
 
   /** @param {Row} row Show or hide more about it. */
