@@ -5,6 +5,7 @@ A failing test's report ends with the last lines that its servers logged.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,16 +46,26 @@ def start_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cal
         running.remove(server)
 
 
+@contextmanager
+def running(config: pytest.Config, home: Path, **options: Any) -> Iterator[JupyterProcess]:
+    """Run a server for the length of a block; while it runs, failures show its log."""
+    server = JupyterProcess(home, **options)
+    _running(config).append(server)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+        _running(config).remove(server)
+
+
 @pytest.fixture(scope="session")
 def jupyter_server_process(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[JupyterProcess]:
     """One server with a token at ``/user/x/`` for all tests that do no harm to it."""
-    server = JupyterProcess(tmp_path_factory.mktemp("jupyter"), base_url="/user/x/")
-    _running(request.config).append(server)
-    yield server.start()
-    server.stop()
-    _running(request.config).remove(server)
+    home = tmp_path_factory.mktemp("jupyter")
+    with running(request.config, home, base_url="/user/x/") as server:
+        yield server
 
 
 @pytest.fixture

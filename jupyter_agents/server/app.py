@@ -111,9 +111,9 @@ class AgentsApp(Limits, ExtensionApp):
         for clock in self._clocks:
             clock.start()
 
-    def _tick(self) -> None:
+    async def _tick(self) -> None:
         self.door.tick()
-        self.downlink.forget_gone()
+        await self.downlink.forget_gone()
 
     def _welcome(self) -> dict[str, Any]:
         assert self.serverapp is not None
@@ -180,9 +180,13 @@ class JupyterKernels:
             return {}
         return {"notebook": session["path"]} if session and session.get("path") else {}
 
-    def is_known(self, kernel_id: str) -> bool:
-        """Whether Jupyter still has the kernel; a restart keeps it."""
-        return kernel_id in self._manager
+    async def may_return(self, about: Mapping[str, Any]) -> bool:
+        """Whether Jupyter has the kernel, which a restart keeps, or another for its notebook."""
+        if about.get("kernel_id") in self._manager:
+            return True
+        notebook = about.get("notebook")
+        sessions = self._settings["session_manager"]
+        return bool(notebook and await ensure_async(sessions.session_exists(notebook)))
 
     def touch(self, kernel_id: str, *, traffic: bool) -> None:
         """Keep the kernel from being culled, as Jupyter's own messages would."""

@@ -21,7 +21,7 @@ from jupyter_agents.link.handshake import ServerHandshake
 from jupyter_agents.server.places import SharedMarks, bind_unix, remove, socket_path, sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from jupyter_agents.link.marks import Marks
     from jupyter_agents.server.door import Door
@@ -49,8 +49,8 @@ class Kernels(Protocol):
     async def about(self, kernel_id: str) -> dict[str, Any]:
         """For people: ``notebook``, when the kernel has one."""
 
-    def is_known(self, kernel_id: str) -> bool:
-        """Whether the kernel may still come back."""
+    async def may_return(self, about: Mapping[str, Any]) -> bool:
+        """Whether the kernel, or another one for its notebook, may still serve again."""
 
     def touch(self, kernel_id: str, *, traffic: bool) -> None:
         """Clients talk to the kernel (`traffic`), or are connected to it and silent."""
@@ -400,12 +400,12 @@ class Downlink:
             if traffic or any(one.records for one in served if one.host is link):
                 self.kernels.touch(kernel_id, traffic=traffic)
 
-    def forget_gone(self) -> None:
+    async def forget_gone(self) -> None:
         """Close what waits for kernels that Jupyter has shut down for good."""
         served = self.door.relay.served.values()
-        parked = {str(one.about.get("kernel_id", "")) for one in served if one.host is None}
-        for kernel_id in parked:
-            if not self.kernels.is_known(kernel_id):
+        parked = {str(one.about.get("kernel_id")): one.about for one in served if one.host is None}
+        for kernel_id, about in parked.items():
+            if not await self.kernels.may_return(about):
                 self.door.relay.forget_host(kernel_id)
 
 

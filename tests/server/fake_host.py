@@ -21,7 +21,7 @@ from jupyter_agents.link.frames import (
 from jupyter_agents.link.handshake import KernelHandshake, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from jupyter_agents.link.relay import Relay
 
@@ -46,8 +46,8 @@ class FakeKernels:
     async def about(self, kernel_id: str) -> dict[str, Any]:
         return {"notebook": self.notebook}
 
-    def is_known(self, kernel_id: str) -> bool:
-        return kernel_id in self.keys
+    async def may_return(self, about: Mapping[str, Any]) -> bool:
+        return about["kernel_id"] in self.keys
 
     def touch(self, kernel_id: str, *, traffic: bool) -> None:
         self.touched.append((kernel_id, traffic))

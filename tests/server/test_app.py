@@ -133,7 +133,7 @@ async def test_ticks_close_what_waited_too_long(agents, visitor, eventually):
         await host.expect_open()
     await eventually(lambda: not agents.downlink.links)
     agents.door.clock = lambda: 1e12
-    agents._tick()
+    await agents._tick()
     assert await client.read_message() is None
     assert client.close_code == 1012
 
@@ -145,7 +145,7 @@ async def test_shut_down_kernels_are_forgotten(agents, visitor, eventually):
         await host.expect_open()
     await eventually(lambda: not agents.downlink.links)
     agents.downlink.kernels.keys.clear()
-    agents._tick()
+    await agents._tick()
     assert await client.read_message() is None
     assert client.close_code == 1012
 
@@ -199,6 +199,9 @@ class FakeSessions:
             return {"path": "a/b.ipynb", "type": "notebook"}
         raise HTTPError(404)
 
+    async def session_exists(self, path):
+        return path == "a/b.ipynb"
+
 
 @pytest.fixture
 def manager():
@@ -240,12 +243,14 @@ async def test_kernels_notebook(settings):
     assert await kernels.about("two") == {}
 
 
-def test_kernel_is_known_while_jupyter_has_it(settings, manager):
-    """A kernel that was shut down is known no more."""
+async def test_kernel_may_return_while_jupyter_has_it(settings, manager):
+    """A kernel that was shut down does not, unless its notebook has another one now."""
     kernels = JupyterKernels(settings)
-    assert kernels.is_known("one")
+    assert await kernels.may_return({"kernel_id": "one"})
     del manager["one"]
-    assert not kernels.is_known("one")
+    assert not await kernels.may_return({"kernel_id": "one"})
+    assert not await kernels.may_return({"kernel_id": "one", "notebook": "gone.ipynb"})
+    assert await kernels.may_return({"kernel_id": "one", "notebook": "a/b.ipynb"})
 
 
 @pytest.mark.parametrize(
@@ -276,7 +281,7 @@ async def test_real_kernel_manager_has_what_we_use(jp_serverapp):
     """Jupyter's own managers answer the questions that our fakes answer."""
     kernels = JupyterKernels(jp_serverapp.web_app.settings)
     assert kernels.find_key(fingerprint(b"x")) is None
-    assert not kernels.is_known("x")
+    assert not await kernels.may_return({"kernel_id": "x", "notebook": "x.ipynb"})
     assert await kernels.about("x") == {}
     kernels.touch("x", traffic=True)
     assert "last_activity_times" in jp_serverapp.web_app.settings

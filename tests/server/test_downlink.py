@@ -464,10 +464,10 @@ async def test_kernel_that_is_gone_for_good(folder, eventually):
         async with linked(link.address) as host:
             await host.serve()
         await eventually(lambda: not link.links)
-        link.forget_gone()
+        await link.forget_gone()
         assert link.door.relay.find("chat-room").host is None
         kernels.keys.clear()
-        link.forget_gone()
+        await link.forget_gone()
         assert not link.door.relay.served
 
 
