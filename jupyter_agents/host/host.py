@@ -22,6 +22,7 @@ from jupyter_agents.host.thread import AgentLoop
 from jupyter_agents.instance.instance import AgentInstance
 from jupyter_agents.instance.receipts import Receipts
 from jupyter_agents.instance.requests import Requests
+from jupyter_agents.instance.tally import Tallies
 from jupyter_agents.link.frames import Kind, unpack_object
 from jupyter_agents.protocol import closing
 from jupyter_agents.protocol.names import spellings
@@ -157,6 +158,7 @@ class AgentHost(AgentLoop):
         self.dropped = 0
         self.is_stopping = False
         self.receipts = Receipts(self)
+        self.tallies = Tallies(self)
         self._requests = Requests(self)
         self._numbers = count(1)
         self._agreements: dict[int, tuple[Hosted, asyncio.Future[None]]] = {}
@@ -172,6 +174,7 @@ class AgentHost(AgentLoop):
             Kind.ASK: self._requests.ask,
             Kind.SERVED: self._served,
             Kind.TAKEN: self._taken,
+            Kind.TALLY: self.tallies.heed,
         }
 
     # -- frames from the link ------------------------------------------------------------------

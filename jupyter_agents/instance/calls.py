@@ -155,6 +155,8 @@ class Calls:
             self._host.event(
                 "answer", self._instance, {**facts, "error": error, "seconds": seconds}
             )
+        if self._host.tallies.is_on:
+            self._host.tallies.call(self._instance, call.method, error)
         if error is not None and not isinstance(error, (CallRefused, asyncio.CancelledError)):
             self._instance.hooks.report(connection, call.method, error)
 

@@ -104,6 +104,8 @@ class Hooks:
         context.run(self._log, where, error)
         facts = {"where": where, "error": error, "connection": connection}
         self._host.event("error", instance, facts)
+        if self._host.tallies.is_on:
+            self._host.tallies.error(instance, where, error)
         if where == "on_error" or instance.object is None:
             return
         try:

@@ -168,8 +168,10 @@ class Sync:
         self._writer = None
         self._settle_later()
         self._host.mirrors.tell(hosted.agent, self._instance.name, snapshot.json)
-        if self._host.watched:
+        if self._host.watched or self._host.tallies.is_on:
             source = self._heard[-1][1] if self._heard else "server"
+            if self._host.tallies.is_on:
+                self._host.tallies.state(self._instance, snapshot.version, source)
             facts = {"state": snapshot.value, "version": snapshot.version, "source": source}
             self._host.event("state", self._instance, facts)
 

@@ -69,6 +69,7 @@ class Kind(IntEnum):
     WITHDRAW = 32  # ← no longer: object
     TAKEN = 33  # → another host took the class over: object
     INSTANCE = 34  # ← an instance woke or went to sleep: object
+    TALLY = 35  # ↔ count what the agents do, and how often to say it; ← what it was: object
     HELLO = 40  # ↔ the handshake, see handshake.py: object
 
 

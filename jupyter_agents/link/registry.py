@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.errors import AgentNotFound
+from jupyter_agents.link.frames import unpack_object
 from jupyter_agents.link.records import Served
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from jupyter_agents.link.records import ConnectionRecord, HostPort
 
@@ -89,6 +90,19 @@ class Registry:
         else:
             served.instances[facts["name"]] = facts["state"]
         return facts
+
+    def tallied(
+        self,
+        tell: Callable[[str, dict[str, Any]], None],
+        host: HostPort,
+        number: int,
+        payload: bytes,
+    ) -> None:
+        """Pass on what a host's agents did, class by class; another host's are left out."""
+        for tally in unpack_object(payload)["tallies"]:
+            served = self.served.get(str(tally["agent"]))
+            if served is not None and served.host is host:
+                tell("tally", dict(tally))
 
     def drop(self, served: Served) -> None:
         """Forget a class."""

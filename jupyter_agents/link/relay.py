@@ -63,7 +63,7 @@ class Relay:
         What is bounded.
     on_event : callable, optional
         ``(kind, facts)`` after each change that an observer may show: ``serve``, ``withdraw``,
-        ``park``, ``resume``, ``open``, ``close``, ``instance``, ``drop``.
+        ``park``, ``resume``, ``open``, ``close``, ``instance``, ``drop``, ``tally``.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Relay:
             Kind.SERVE: self._serve,
             Kind.WITHDRAW: self._withdraw,
             Kind.INSTANCE: self._instance,
+            Kind.TALLY: partial(self._registry.tallied, self._event),
         }
 
     # -- asked by handlers ---------------------------------------------------------------------

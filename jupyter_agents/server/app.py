@@ -38,6 +38,7 @@ __all__ = ["AgentsApp", "JupyterKernels"]
 
 _TICK_MS = 1000
 _ACTIVITY_MS = 5000
+_PROBE_MS = 5000
 _LEVELS = MappingProxyType(
     {
         "serve": logging.INFO,
@@ -90,6 +91,7 @@ class AgentsApp(Limits, ExtensionApp):
         self._clocks = [
             PeriodicCallback(self._tick, _TICK_MS),
             PeriodicCallback(self.downlink.report_activity, _ACTIVITY_MS),
+            PeriodicCallback(self.downlink.probe, _PROBE_MS),
         ]
         self.log.debug("Kernels find their agents' link at %s", self.downlink.bind())
         IOLoop.current().add_callback(self._start)
@@ -113,6 +115,7 @@ class AgentsApp(Limits, ExtensionApp):
 
     async def _tick(self) -> None:
         self.door.tick()
+        self.downlink.tally(self.event_interval_s if self.events.is_activity_heard else 0.0)
         await self.downlink.forget_gone()
 
     def _welcome(self) -> dict[str, Any]:
@@ -129,6 +132,9 @@ class AgentsApp(Limits, ExtensionApp):
         }
 
     def _on_event(self, kind: str, facts: dict[str, Any]) -> None:
+        if kind == "tally":
+            self.events.emit(kind, facts)
+            return  # the side bar's view is none the newer for it
         level = _LEVELS.get(kind, logging.DEBUG)
         # Jupyter's logger takes everything, and its handler drops most: too late for each client.
         if level >= self.log_level:  # type: ignore[operator]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jupyter_agents.errors import LinkError, LinkRefused
+from jupyter_agents.link.chores import Chores
 from jupyter_agents.link.frames import Frame, FrameReader, Kind, head, pack_object, unpack_object
 from jupyter_agents.link.handshake import ServerHandshake
 from jupyter_agents.server.places import SharedMarks, bind_unix, remove, socket_path, sweep
@@ -77,7 +78,8 @@ class HostLink(asyncio.BufferedProtocol):
         self.ledger: Marks | None = None
         self._shared: SharedMarks | None = None
         self.frames = 0
-        """Both ways, ever; the downlink compares it with what it was."""
+        """Both ways, ever."""
+        self.chores = Chores(self.send)
 
     # -- asyncio's side ------------------------------------------------------------------------
 
@@ -131,10 +133,17 @@ class HostLink(asyncio.BufferedProtocol):
         self.full = False
         self._relay.host_full(self, False)
 
+    @property
+    def round_trip_s(self) -> float | None:
+        """How long the kernel took to answer the latest probe, or has not answered it by now."""
+        return self.chores.round_trip_s(self._loop.time())
+
     # -- frames in -----------------------------------------------------------------------------
 
     def _take(self, frames: list[Frame]) -> None:
         self.frames += len(frames)
+        if self.chores.is_probing:
+            self.chores.heard(frames, self._loop.time())
         if self._shared is not None:
             self._shared.hide()  # it speaks, so it has mapped them
             self._shared = None
@@ -394,11 +403,23 @@ class Downlink:
     def report_activity(self) -> None:
         """Tell Jupyter which kernels are at work, so that it culls none; call it now and then."""
         for kernel_id, link in self.links.items():
-            traffic = link.frames != self._seen.get(kernel_id)
-            self._seen[kernel_id] = link.frames
+            frames = link.frames - link.chores.frames
+            traffic = frames != self._seen.get(kernel_id)
+            self._seen[kernel_id] = frames
             served = self.door.relay.served.values()
             if traffic or any(one.records for one in served if one.host is link):
                 self.kernels.touch(kernel_id, traffic=traffic)
+
+    def probe(self) -> None:
+        """Measure how long each kernel takes to answer; call it now and then."""
+        now = asyncio.get_running_loop().time()
+        for link in self.links.values():
+            link.chores.probe(now)
+
+    def tally(self, every_s: float) -> None:
+        """Have every kernel tell what its agents do; call it every second or so."""
+        for link in self.links.values():
+            link.chores.tally(every_s)
 
     async def forget_gone(self) -> None:
         """Close what waits for kernels that Jupyter has shut down for good."""

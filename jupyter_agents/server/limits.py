@@ -95,6 +95,14 @@ class Limits(HasTraits):
         min=_FRAME_ROOM_BYTES,
         help="Longest frame a kernel may send; it bounds what an agent can send in one message.",
     ).tag(config=True)
+    event_interval_s = Float(
+        1.0,
+        min=0.1,
+        help=(
+            "Least time between two events about one class's state changes, calls or errors; "
+            "those in between are counted."
+        ),
+    ).tag(config=True)
     handshake_timeout_s = Float(
         5.0, min=0.1, help="How long a kernel may take to prove itself on a new link."
     ).tag(config=True)

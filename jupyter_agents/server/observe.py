@@ -1,8 +1,8 @@
 """What an administrator sees: events by `jupyter_events`, and Prometheus metrics on ``/metrics``.
 
 Nothing here costs anything per message. Events come as often as connections do; metrics are read
-off the open sockets when somebody asks for them. The server never opens a message, so that state
-changes and calls are not counted here.
+off the open sockets when somebody asks for them. The server never opens a message: state changes,
+calls and errors are counted by the kernels, while somebody listens, and told once in a while.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 
     _Values = defaultdict[str, float]
 
-__all__ = ["AGENT_EVENTS", "CONNECTION_EVENTS", "OTHERS", "Events", "Metrics"]
+__all__ = ["ACTIVITY_EVENTS", "AGENT_EVENTS", "CONNECTION_EVENTS", "OTHERS", "Events", "Metrics"]
 
 _log = logging.getLogger(__name__)
 
 CONNECTION_EVENTS = "https://events.jupyter.org/jupyter_agents/connection/v1"
 AGENT_EVENTS = "https://events.jupyter.org/jupyter_agents/agent/v1"
+ACTIVITY_EVENTS = "https://events.jupyter.org/jupyter_agents/activity/v1"
 
 OTHERS = "(others)"
 """The label of all classes past the first `_MAX_CLASSES`; no class has such an address."""
@@ -57,6 +58,10 @@ _PUBLIC = MappingProxyType(
     {
         CONNECTION_EVENTS: ("agent", "name", "id", "code", "why"),
         AGENT_EVENTS: ("agent", "class", "connections", "code"),
+        ACTIVITY_EVENTS: (
+            *("agent", "name", "count"),
+            *("version", "source", "failed", "method", "where", "type"),
+        ),
     }
 )
 
@@ -77,15 +82,25 @@ class Events:
 
     def emit(self, kind: str, facts: dict[str, Any]) -> None:
         """Pass on one event of the relay, if it is one for the public; never raises."""
-        if kind not in _ACTIONS:
+        if kind == "tally":
+            schema_id, action = ACTIVITY_EVENTS, facts.get("action")
+        elif kind in _ACTIONS:
+            schema_id, action = _ACTIONS[kind]
+        else:
             return
-        schema_id, action = _ACTIONS[kind]
         data = {key: facts[key] for key in _PUBLIC[schema_id] if key in facts}
         try:
             self._logger.emit(schema_id=schema_id, data={"action": action, **data})
         except Exception:
             # A modifier or handler of somebody else's must not cost a client its connection.
             _log.exception("The event %s could not be recorded", action)
+
+    @property
+    def is_activity_heard(self) -> bool:
+        """Whether anybody would hear what agents do; if not, no kernel need count it."""
+        logger = self._logger
+        listeners = (logger._modified_listeners, logger._unmodified_listeners)
+        return bool(logger.handlers) or any(known.get(ACTIVITY_EVENTS) for known in listeners)
 
 
 class _Series(NamedTuple):
@@ -112,6 +127,12 @@ _BY_CLASS = (
         "round_trip",
         "client_round_trip_seconds",
         "Mean of the open WebSockets' latest pings",
+        GaugeMetricFamily,
+    ),
+    _Series(
+        "link_round_trip",
+        "link_round_trip_seconds",
+        "How long the class's kernel took to answer the server's latest probe, or has not by now",
         GaugeMetricFamily,
     ),
     _Series(
@@ -236,8 +257,12 @@ class Metrics(Collector):
             self._past_of(agent)  # a class that is served is shown, if with zeros
         sums = {label: past.copy() for label, past in self._past.items()}
         for served in self._door.relay.served.values():
+            values = sums[self._label(served.agent)]
             if served.host is None:
-                sums[self._label(served.agent)]["parked"] += len(served.records)
+                values["parked"] += len(served.records)
+            else:
+                trip_s = getattr(served.host, "round_trip_s", None) or 0.0
+                values["link_round_trip"] = max(values["link_round_trip"], trip_s)
         self._add_sockets(sums)
         self._add_requests(sums)
         return sums

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jupyter_agents.errors import AgentNotFound
+from jupyter_agents.link.frames import pack_object
 from jupyter_agents.link.registry import Registry
 
 
@@ -159,3 +160,14 @@ def test_records_of_a_host(registry):
     assert registry.records_of(OWNER) == ["one", "two"]
     registry.find("chat-room").host = None
     assert registry.records_of(OWNER) == []
+
+
+def test_tallies_are_the_owners(registry):
+    """What agents did is passed on for the classes of this host, and for no others'."""
+    told = []
+    tallies = [{"agent": "chat-room", "count": 2}, {"agent": "nobody", "count": 1}]
+    for host in (OWNER, OTHER):
+        registry.tallied(
+            lambda *event: told.append(event), host, 0, pack_object({"tallies": tallies})
+        )
+    assert told == [("tally", {"agent": "chat-room", "count": 2})]

@@ -20,7 +20,7 @@ from jupyter_agents.server import downlink as module
 from jupyter_agents.server.door import Door
 from jupyter_agents.server.downlink import ENVIRONMENT, Downlink, HostLink, sweep
 from jupyter_agents.server.limits import Limits
-from tests.server.fake_host import KERNEL, KEY, NONCE, FakeHost, FakeKernels, linked
+from tests.server.fake_host import KERNEL, KEY, LIMIT_S, NONCE, FakeHost, FakeKernels, linked
 
 needs_unix = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 
@@ -489,6 +489,31 @@ async def test_traffic_is_activity(folder):
         kernels.touched.clear()
         link.report_activity()
         assert kernels.touched == [(KERNEL, False)]
+
+
+async def test_chores_are_no_traffic(folder):
+    """A probe and its answer keep no idle kernel from being culled; the answer is measured."""
+    kernels = FakeKernels()
+    async with downlink_of(folder, kernels) as link, linked(link.address) as host:
+        await host.serve()
+        port = link.links[KERNEL]
+        assert port.round_trip_s is None
+        before = port.frames - port.chores.frames
+        link.probe()
+        link.tally(1.0)
+        assert await host.expect(Kind.PROBE) == (0, b"")
+        assert await host.expect(Kind.TALLY) == (0, b'{"every_s":1.0}')
+        assert port.round_trip_s >= 0
+        host.send(Kind.PROBE, 0)
+        await host.serve("Counter", "counter")  # what follows the answer has arrived
+        assert not port.chores.is_probing
+        assert 0 < port.round_trip_s < LIMIT_S
+        assert port.frames - port.chores.frames == before + 2  # SERVE and SERVED
+        link.report_activity()
+        kernels.touched.clear()
+        link.probe()
+        link.report_activity()
+        assert kernels.touched == []
 
 
 async def test_notebook_that_is_not_known(folder, caplog):

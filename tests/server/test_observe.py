@@ -16,6 +16,7 @@ from jupyter_agents.link.frames import Kind
 from jupyter_agents.server.door import Door
 from jupyter_agents.server.limits import Limits
 from jupyter_agents.server.observe import (
+    ACTIVITY_EVENTS,
     AGENT_EVENTS,
     CONNECTION_EVENTS,
     OTHERS,
@@ -141,6 +142,51 @@ def test_strangers_failure_is_logged_only(events, heard, caplog):
     ]
 
 
+async def test_activity_is_asked_for_while_somebody_listens(
+    agents, visitor, jp_serverapp, heard, eventually
+):
+    """Kernels count for whoever listens, are told when that begins and ends, and are heard."""
+    tally = {"agent": "chat-room", "action": "call", "count": 3, "name": "lobby"}
+    async with visitor.host() as host:
+        await agents._tick()
+        assert host.is_quiet()
+        jp_serverapp.event_logger.register_handler(heard)
+        await agents._tick()
+        assert await host.expect(Kind.TALLY) == (0, b'{"every_s":1.0}')
+        host.say(Kind.TALLY, {"tallies": [{**tally, "method": "add", "args": ["secret"]}]})
+        await eventually(lambda: len(heard.events) == 1)
+        assert heard.events == [(ACTIVITY_EVENTS, {**tally, "method": "add"})]
+        jp_serverapp.event_logger.remove_handler(heard)
+        await agents._tick()
+        assert await host.expect(Kind.TALLY) == (0, b'{"every_s":0.0}')
+
+
+@pytest.mark.parametrize("modified", [True, False])
+def test_listener_of_the_schema_is_heard(modified):
+    """Not only handlers count: who listens to this schema, as Jupyter's event stream does, too."""
+    logger = EventLogger()
+    events = Events(logger)
+    assert not events.is_activity_heard
+
+    async def listen(logger, schema_id, data):
+        pass
+
+    logger.add_listener(modified=modified, schema_id=AGENT_EVENTS, listener=listen)
+    assert not events.is_activity_heard
+    logger.add_listener(modified=modified, schema_id=ACTIVITY_EVENTS, listener=listen)
+    assert events.is_activity_heard
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"action": "think"}, {"count": 0}, {"count": "many"}, {"name": None}]
+)
+def test_kernels_nonsense_is_no_event(events, heard, caplog, wrong):
+    """What a kernel says is held against the schema; it is logged and nobody is told."""
+    events.emit("tally", {"agent": "a", "action": "state", "name": "n", "count": 1, **wrong})
+    assert not heard.events
+    assert "could not be recorded" in caplog.text
+
+
 # -- metrics -----------------------------------------------------------------------------------
 
 
@@ -194,6 +240,22 @@ async def test_metrics_follow_the_connections(agents, visitor, eventually):
     away = await metrics(visitor)
     assert away["parked_records"] == {"chat-room": 1}
     assert away["links"] == {"": 0}
+
+
+async def test_link_latency_is_measured(agents, visitor, eventually):
+    """The time from a probe to its answer, by class; while it is awaited its age shows."""
+    async with visitor.host() as host:
+        assert (await metrics(visitor))["link_round_trip_seconds"] == {"chat-room": 0}
+        agents.downlink.probe()
+        await host.expect(Kind.PROBE)
+        waiting = (await metrics(visitor))["link_round_trip_seconds"]["chat-room"]
+        assert 0 < waiting < (await metrics(visitor))["link_round_trip_seconds"]["chat-room"]
+        host.send(Kind.PROBE, 0)
+        [link] = agents.downlink.links.values()
+        await eventually(lambda: not link.chores.is_probing)
+        measured = (await metrics(visitor))["link_round_trip_seconds"]
+        assert waiting < measured["chat-room"] < LIMIT_S
+        assert (await metrics(visitor))["link_round_trip_seconds"] == measured
 
 
 async def test_waiting_requests_show(agents, visitor):
