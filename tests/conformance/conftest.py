@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.live import jupyter_server_process, pytest_runtest_makereport  # noqa: F401
+from tests.live import (  # noqa: F401
+    jupyter_server_process,
+    pytest_runtest_makereport,
+    start_server,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from scripts.jupyter_process import JupyterProcess
 
+HERE = Path(__file__).parent
 AGENTS = Path(__file__).with_name("agents.py")
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Node's path; without Node or the packages a developer's run skips, CI must not."""
+    found = shutil.which("node")
+    problem = None if found else "Node.js is not installed"
+    if not (HERE / "node_modules" / "agents").is_dir():
+        problem = "run `npm ci` in tests/conformance"
+    if problem and not os.environ.get("CI"):
+        pytest.skip(problem)
+    assert problem is None, problem
+    return str(found)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -32,19 +31,6 @@ CASES = [
     for scenario in SCENARIOS
     if scenario.get("only", dialect(kind)) == dialect(kind)
 ]
-
-
-@pytest.fixture(scope="session")
-def node() -> str:
-    """Node's path; without Node or the packages a developer's run skips, CI must not."""
-    found = shutil.which("node")
-    problem = None if found else "Node.js is not installed"
-    if not (HERE / "node_modules" / "agents").is_dir():
-        problem = "run `npm ci` in tests/conformance"
-    if problem and not os.environ.get("CI"):
-        pytest.skip(problem)
-    assert problem is None, problem
-    return str(found)
 
 
 @pytest.fixture(scope="session")

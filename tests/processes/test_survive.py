@@ -10,9 +10,12 @@ import time
 from http.client import HTTPConnection
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from tests.live import running
 from tests.processes.keeper import LIMIT_S, Keeper, received, told
+from tests.processes.outside import OPTIONS as OUTSIDE_OPTIONS
+from tests.processes.outside import outside_kernel
 
 # A crash is noticed after 3 s by default; here it should not be what the tests wait for.
 OPTIONS = (
@@ -240,3 +243,149 @@ async def answered(connection):
         "Retry-After" in response.headers,
         json.loads(body) if is_well else None,
     )
+
+
+async def test_interrupt_of_a_cell_leaves_agents_alone(keeper):
+    """KeyboardInterrupt in a cell: what agents had under way ends as if nothing had been."""
+    async with keeper.client() as client:
+        under_way = client.call("wait", [1])
+        cell = await asyncio.to_thread(keeper.kernel.begin, "note('cell')\ntime.sleep(60)")
+        await keeper.noted("cell")
+        assert await client.call("add", [1]) == 1
+        await asyncio.to_thread(keeper.kernel.interrupt)
+        ended = await asyncio.to_thread(keeper.kernel.wait, cell, check=False)
+        assert ended.error.startswith("KeyboardInterrupt")
+        assert await under_way == "waited"
+        client.send("after")
+        await received(client, "after")
+        assert keeper.notes("start", "stop") == ["start 0"]
+
+
+ENDINGS = """
+class Stopping(Keeper):
+    async def on_stop(self):
+        note("stopping", self.name)
+        await asyncio.sleep(3600 if self.name == "hangs" else 0.05)
+        note("stopped", self.name)
+
+stopping = serve(Stopping, takeover=True)
+for name in ("hangs", "ends"):
+    stopping[name].spoken()
+"""
+
+
+async def test_restart_lets_on_stop_end(keeper):
+    """A kernel that is restarted from the menu runs `on_stop` first; one that hangs is left."""
+    await asyncio.to_thread(keeper.kernel.run, ENDINGS)
+    await restart(keeper)
+    assert keeper.notes("stopping", "stopped") == [
+        "stopping hangs",
+        "stopping ends",
+        "stopped ends",
+    ]
+
+
+async def test_two_hundred_runs_of_the_cell_leak_nothing(keeper):
+    """The cell again and again under a live client: one class, one instance, no more memory."""
+    runs = f"""
+import gc, resource
+source = {keeper.cell()!r}
+
+def again(times):
+    for _ in range(times):
+        get_ipython().run_cell(source)
+    gc.collect()
+
+def found(what):
+    return sum(1 for one in gc.get_objects() if what(one))
+
+def kilobytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
+"""
+    async with keeper.client() as client:
+        await asyncio.to_thread(keeper.kernel.run, runs + "again(50); before = kilobytes()")
+        await asyncio.to_thread(keeper.kernel.run, "again(150)", 120)
+        assert await client.call("add", [1]) == 1
+        classes = "found(lambda one: isinstance(one, type) and one.__name__ == 'Keeper')"
+        agents = "found(lambda one: type(one).__name__ == 'Keeper')"
+        shown = await asyncio.to_thread(
+            keeper.kernel.run, f"print({classes}, {agents}, kilobytes() - before)"
+        )
+        classes, agents, grown = map(int, shown.text.split())
+        assert (classes <= 2, agents) == (True, 1), shown.text
+        assert grown < 4096, shown.text
+        assert keeper.notes("start", "connect") == ["start 0", "connect a"]
+
+
+@pytest.fixture
+def outside(request, tmp_path_factory, tmp_path):
+    """The agent in a kernel that the server uses but did not start."""
+    home = tmp_path_factory.mktemp("o")  # short, so that the link's socket fits in its folder
+    with (
+        running(request.config, home, options=OUTSIDE_OPTIONS) as server,
+        outside_kernel(server) as kernel,
+    ):
+        made = Keeper(kernel, tmp_path / "journal")
+        made.serve()
+        yield made
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+async def test_server_restarts_and_its_kernel_lives_on(outside, end):
+    """The kernel finds the new server, our clients come back to what it still remembers."""
+    async with outside.client(secret="s") as client, outside.socket() as raw:
+        await client.call("add", [3])
+        await raw.recv()
+        client.send("before")
+        await received(client, "before")
+        await asyncio.to_thread(getattr(outside.server, end))
+        code = {"stop": 1001, "kill": 1006}[end]
+        with pytest.raises(ConnectionClosed) as closed:
+            await raw.recv()
+        assert (closed.value.rcvd.code if closed.value.rcvd else 1006) == code
+        await told(client, "open", code)
+        client.send("meanwhile")
+        await asyncio.to_thread(outside.server.start)
+        await told(client, "open")
+        await received(client, "meanwhile")
+        assert await client.call("spoken") == 2
+        assert await client.call("add", [4]) == 7
+        assert await client.call("about") == [["a", ["a", "x"], {"secret": "s"}, False]]
+        # the kernel hears how the clients left by its own end of the link
+        closes = {"stop": [f"close {name} 1001" for name in ("a", "raw")]}
+        assert outside.notes("start", "connect", "close") == [
+            "start 0",
+            "connect a",
+            "connect raw",
+            *closes.get(end, ["close a 1006", "close raw 1006"]),
+            "connect a",
+        ]
+
+
+@pytest.mark.parametrize("message", ["block", "wait"])
+async def test_hook_that_never_returns_does_not_keep_the_kernel(outside, message):
+    """A kernel whose agent is stuck goes by itself when it is asked to, and soon."""
+    async with outside.client() as client:
+        client.send(message)
+        await outside.noted(f"message a {message}")
+        began = time.monotonic()
+        assert await asyncio.to_thread(outside.kernel.ask_to_go) == 0
+        assert time.monotonic() - began < LIMIT_S / 2
+        await told(client, "open", "suspended")
+        assert outside.notes("stop") == ([] if message == "block" else ["stop"])
+
+
+async def test_kernel_that_does_not_come_back(start_server, tmp_path):
+    """Clients that have waited longer than the grace time, or in vain, are closed with 1012."""
+    server = start_server(options=("--AgentsApp.grace_s=1",))
+    keeper = Keeper(await asyncio.to_thread(server.kernel), tmp_path / "journal")
+    for end in (keeper.kernel.restart, keeper.kernel.shutdown):
+        await asyncio.to_thread(keeper.serve)
+        async with keeper.socket() as raw, keeper.client(secret=end.__name__) as client:
+            await told(client, "open")
+            await asyncio.to_thread(end)
+            with pytest.raises(ConnectionClosed) as closed:
+                await raw.recv()
+            assert closed.value.rcvd.code == 1012
+            await told(client, "suspended", 1012)
+    assert "restart" in server.log()
