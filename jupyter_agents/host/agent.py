@@ -29,9 +29,9 @@ __all__ = ["Agent"]
 class Agent(Stateful):
     """A small stateful server with a name; subclass it in a cell and `serve` the class.
 
-    One instance lives per name. It is made on first use, and made anew after the kernel restarted,
-    with its stored state; other attributes start fresh. Override the hooks you need; each may be
-    ``async``.
+    One instance lives per name. It is made on first use, and made anew after the kernel restarted
+    or nobody used it for a while, with its stored state; other attributes start fresh. Override
+    the hooks you need; each may be ``async``.
     """
 
     send_identity_on_connect: ClassVar[bool] = True
@@ -42,6 +42,14 @@ class Agent(Stateful):
 
     cancel_on_disconnect: ClassVar[bool] = False
     """Whether a call is cancelled when its caller's connection ends."""
+
+    hibernate: ClassVar[bool] = True
+    """Whether an instance that nobody uses may leave memory; the next arrival wakes it.
+
+    It wakes as after a kernel restart: `on_start` runs, `state` and `private_state` are back,
+    other attributes are fresh. Nothing falls asleep while a connection is there, or anything that
+    a hook began (a task, a timer).
+    """
 
     redelivery: ClassVar[Literal["at_most_once", "at_least_once"]] = "at_most_once"
     """What becomes of a message whose handler was cut off because the kernel died.
@@ -59,7 +67,7 @@ class Agent(Stateful):
     # -- hooks ---------------------------------------------------------------------------------
 
     def on_start(self, props: Any = None) -> Any:
-        """Run once before anything else, also after a kernel restart.
+        """Run once before anything else, also after a kernel restart, or when it slept.
 
         An error is retried on the next arrival.
         """
@@ -92,7 +100,7 @@ class Agent(Stateful):
     def on_stop(self) -> Any:
         """Run when the instance leaves memory in good order.
 
-        The class was stopped, or the kernel shuts down.
+        The class was stopped, the instance falls asleep, or the kernel shuts down.
         """
 
     @classmethod

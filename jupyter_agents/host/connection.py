@@ -309,6 +309,10 @@ class Connection:
         """What waits is not wanted any more."""
         self.inbox, self.inbox_bytes = (), 0
 
+    def let_go(self) -> None:
+        """It is over: hold the agent's object no longer, not even until the collector comes."""
+        self._context = Context()
+
     def take_held(self) -> list[tuple[int, bytes, bool]]:
         """What was sent before the connection was accepted.
 

@@ -7,21 +7,21 @@ the server, is `link/relay.py`.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jupyter_agents.errors import AgentNotFound, ServeError
-from jupyter_agents.host.agent import Agent
 from jupyter_agents.host.connection import Connection
 from jupyter_agents.host.mirror import Mirrors
 from jupyter_agents.host.thread import AgentLoop
+from jupyter_agents.instance.hosted import Hosted
 from jupyter_agents.instance.instance import AgentInstance
 from jupyter_agents.instance.receipts import Receipts
 from jupyter_agents.instance.requests import Requests
+from jupyter_agents.instance.rest import Rest
 from jupyter_agents.instance.tally import Tallies
 from jupyter_agents.link.frames import Kind, unpack_object
 from jupyter_agents.protocol import closing
@@ -63,41 +63,20 @@ class HostLimits:
     """How long a state must be quiet before SDK clients that wrote it are told what holds."""
 
     stop_s: float = 2.0
-    """How long `on_stop` and `on_close` may take when the kernel shuts down."""
+    """How long `on_stop` and `on_close` may take when the kernel shuts down, or `on_stop` alone
+    when an instance falls asleep."""
 
+    idle_s: float = 600.0
+    """How long an instance that nobody uses stays awake; 0 keeps it awake."""
 
-@dataclass(eq=False)
-class Hosted:
-    """A class as it was last served."""
+    max_awake: int = 10_000
+    """Instances awake at once; past it those fall asleep that nobody has used for longest."""
 
-    cls: type[Agent]
-    agent: str
-    spellings: tuple[str, ...]
-    storage: Storage
-    context: contextvars.Context = field(default_factory=contextvars.copy_context)
-    takeover: bool = False
-    instances: dict[str, AgentInstance] = field(default_factory=dict)
-    handle_class: Any = None
-    """Made by `handle.py`; its traits are the fields of `cls`."""
+    max_asleep: int = 10_000
+    """Sleeping instances that are remembered.
 
-    def __post_init__(self) -> None:
-        if self.cls.redelivery not in ("at_most_once", "at_least_once"):
-            raise ServeError(
-                f'{self.cls.__name__}.redelivery is "at_most_once" or "at_least_once", '
-                f"not {self.cls.redelivery!r}"
-            )
-
-    def registration(self) -> dict[str, Any]:
-        """The object of a SERVE frame."""
-        gate = self.cls.on_before_connect.__func__ is not Agent.on_before_connect.__func__  # type: ignore[attr-defined]
-        cors = self.cls.cors
-        return {
-            "agent": self.agent,
-            "class": self.cls.__name__,
-            "spellings": self.spellings,
-            "takeover": self.takeover,
-            "options": {"gate": gate, "cors": cors if isinstance(cors, bool) else dict(cors)},
-        }
+    Past it those that sleep longest are no longer listed; what is stored of them stays.
+    """
 
 
 class Viewer(Protocol):
@@ -158,6 +137,7 @@ class AgentHost(AgentLoop):
         self.dropped = 0
         self.is_stopping = False
         self.receipts = Receipts(self)
+        self.rest = Rest(self)
         self.tallies = Tallies(self)
         self._requests = Requests(self)
         self._numbers = count(1)
@@ -295,6 +275,7 @@ class AgentHost(AgentLoop):
                 instance.delist(connection, "closed")
             instance.end()  # first: what is stored is the other kernel's now
             instance.stop()
+        self._close_unused(hosted.storage)
 
     async def emptied(self, instances: Iterable[AgentInstance]) -> None:
         """Return when the clients of these are gone, or after the time limit for stopping."""
@@ -332,7 +313,7 @@ class AgentHost(AgentLoop):
         known = self.classes.get(hosted.agent)
         self._check_spellings(hosted)
         if known is not None:
-            self._replace(known, hosted)
+            self._close_unused(known.renew(hosted))
             hosted = known
         self.classes[hosted.agent] = hosted
         return self._offer(hosted)
@@ -348,19 +329,6 @@ class AgentHost(AgentLoop):
                     'give one of them another address: serve(…, slug="…")'
                 )
 
-    def _replace(self, known: Hosted, new: Hosted) -> None:
-        old_cls, old_context = known.cls, known.context
-        known.cls, known.context = new.cls, new.context
-        try:
-            adopt = [i.replace_class(new.cls) for i in known.instances.values()]
-        except Exception:
-            known.cls, known.context = old_cls, old_context
-            raise
-        known.takeover = new.takeover
-        known.storage = new.storage
-        for go_on in adopt:
-            go_on()
-
     async def withdraw(self, agent: str, reason: str = "The agent was stopped") -> None:
         """Serve a class no longer: clients are closed with 1001, `on_close` and `on_stop` run."""
         hosted = self.classes.pop(agent, None)
@@ -373,6 +341,12 @@ class AgentHost(AgentLoop):
         await self.idle()
         for instance in hosted.instances.values():
             instance.end()
+        self._close_unused(hosted.storage)
+
+    def _close_unused(self, storage: Storage | None) -> None:
+        """Let go of a file that no class is stored in any more; its next use opens it again."""
+        if storage is not None and all(h.storage is not storage for h in self.classes.values()):
+            self.safely(storage.close)
 
     def find(self, agent: str | type) -> Hosted:
         """The class served under this spelling, or this very class; LookupError otherwise."""
@@ -388,6 +362,9 @@ class AgentHost(AgentLoop):
         instance = hosted.instances.get(name)
         if instance is None:
             instance = hosted.instances[name] = AgentInstance(self, hosted, name, props)
+            self.rest.sleeps(instance)
+        elif props is not None and not instance.started:
+            instance.props = props
         return instance
 
     def remove(self, instance: AgentInstance) -> None:
@@ -398,6 +375,9 @@ class AgentHost(AgentLoop):
 
     def instance_is(self, instance: AgentInstance, state: str) -> None:
         """Let the server and observers know that an instance woke, fell asleep or ended."""
+        {"awake": self.rest.wakes, "asleep": self.rest.sleeps, "gone": self.rest.ends}[state](
+            instance
+        )
         word = {"agent": instance.hosted.agent, "name": instance.name, "state": state}
         self.send_object(Kind.INSTANCE, 0, word)
         self.event("instance", instance, {"state": state})
@@ -446,5 +426,5 @@ class AgentHost(AgentLoop):
         await self.idle()
         self.end_turn()
         for storage in {hosted.storage for hosted in self.classes.values()}:
-            storage.close()
+            self.safely(storage.close)
         self.refuse_work()

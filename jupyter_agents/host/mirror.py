@@ -71,6 +71,13 @@ class Mirrors:
         for mirror in mirrors:
             mirror._news(packed)
 
+    def has(self, agent: str, name: str) -> bool:
+        """Whether somebody holds one of this instance; if not, nothing is kept of it either."""
+        if any(ref() is not None for ref in self._of.get((agent, name), ())):
+            return True
+        self._of.pop((agent, name), None)
+        return False
+
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
 

@@ -84,14 +84,17 @@ class AgentNamespace:
         self._do(name, lambda instance: instance.reset())
 
     async def sleep(self, name: str) -> None:
-        """Let an instance leave memory; its sockets stay, and the next arrival wakes it."""
-        await asyncio.wrap_future(self._host.submit(self._now, name, lambda i: i.sleep()))
+        """Let an instance leave memory; its sockets stay, and the next arrival wakes it.
+
+        `on_stop` has ended when it returns. Instances that nobody uses fall asleep by themselves.
+        """
+        await asyncio.wrap_future(self._host.submit(self._now, name, self._host.rest.lull))
 
     def _do(self, name: str, work: Callable[[Any], None]) -> None:
         self._host.submit(self._now, name, work).result(ASK_S)
 
-    def _now(self, name: str, work: Callable[[Any], None]) -> None:
-        work(self._host.instance(self._hosted, name))
+    def _now(self, name: str, work: Callable[[Any], Any]) -> Any:
+        return work(self._host.instance(self._hosted, name))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """Show the live panel, where something can show it."""

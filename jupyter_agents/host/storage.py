@@ -26,6 +26,7 @@ __all__ = [
     "Storage",
     "StoredInstance",
     "default_path",
+    "is_same_place",
     "open_storage",
 ]
 
@@ -104,6 +105,13 @@ def open_storage(where: str | os.PathLike[str] | Storage | None = None) -> Stora
     if isinstance(where, str | os.PathLike):
         return SqliteStorage(where)
     return where
+
+
+def is_same_place(one: Storage, other: Storage) -> bool:
+    """Whether what one of them keeps, the other has, or is to have: the same file, or memory."""
+    if isinstance(one, SqliteStorage) and isinstance(other, SqliteStorage):
+        return one.path.absolute() == other.path.absolute()
+    return one is other or (type(one) is MemoryStorage and type(other) is MemoryStorage)
 
 
 class MemoryStorage:

@@ -253,6 +253,7 @@ class Door:
         else:
             connection.marks[connection.slot] = ordinal
         self._instance.hooks.call(connection, "on_close", connection, *ending)
+        self._host.later(connection.let_go)  # after the hooks that this turn still owes it
         if connection.current:
             connection.current = 0
             receipts.end(connection, ordinal)

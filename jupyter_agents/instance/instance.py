@@ -10,11 +10,9 @@ import asyncio
 import inspect
 import logging
 import weakref
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-from traitlets import TraitError
 
 from jupyter_agents.errors import StateError
 from jupyter_agents.host.connection import Connections, to_payload
@@ -22,12 +20,13 @@ from jupyter_agents.instance.calls import Calls
 from jupyter_agents.instance.current import get_current_agent
 from jupyter_agents.instance.door import Door
 from jupyter_agents.instance.hooks import Hooks, outcome
+from jupyter_agents.instance.hosted import hand_over
 from jupyter_agents.instance.sync import Sync
 from jupyter_agents.link.frames import Kind, pack_numbers
 from jupyter_agents.protocol import closing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from jupyter_agents.host.agent import Agent
     from jupyter_agents.host.connection import Connection
@@ -60,6 +59,10 @@ class AgentInstance:
         self.members: dict[int, Connection] = {}
         self.object: Agent | None = None
         self.started = self.starting = self.has_old_code = False
+        self.used_at = host.loop.time()
+        self._under_way = 0
+        self.leaving: asyncio.Future[None] | None = None
+        """Done when it sleeps, while `on_stop` runs before that."""
         self.heed_class()
         self._arrivals: list[tuple[Callable[[], None], Callable[[BaseException], None]]] = []
         self._before: Callable[[], Agent | None] = _nothing
@@ -100,7 +103,7 @@ class AgentInstance:
             work()
             return
         self._arrivals.append((work, failed))
-        if not self.starting:
+        if not self.starting and self.leaving is None:
             self._start()
 
     def _start(self) -> None:
@@ -156,7 +159,7 @@ class AgentInstance:
             return self.heed_class
         self.sync.flush()
         new = self._make(cls)
-        _hand_over(old, new)
+        hand_over(old, new)
         changed = getattr(new, "on_code_changed", None)
         if changed is not None:
             self.hooks.context(agent=new).run(changed, old)
@@ -195,8 +198,9 @@ class AgentInstance:
 
         What it returns is awaited if it must be.
         """
-        await self.until_started()
-        return await outcome(self.perform(work))
+        with self.in_use():
+            await self.until_started()
+            return await outcome(self.perform(work))
 
     def at_once(self, work: Callable[[Agent], Any]) -> Any:
         """Do `work` for a caller on the agents' thread, who cannot wait.
@@ -215,7 +219,18 @@ class AgentInstance:
             )
         return self.perform(work)
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Stay awake meanwhile; for what has no connection."""
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            self.used_at = self.host.loop.time()
+
     def _is_ready(self) -> bool:
+        self.used_at = self.host.loop.time()
         # in its own on_start an agent may use itself, also by a handle
         return self.started or (
             self.object is not None and get_current_agent().agent is self.object
@@ -248,8 +263,21 @@ class AgentInstance:
         self.host.running = work
         return self.hooks.context().run(work, agent)
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether somebody waits for it, is served by it without a connection, or is there."""
+        return bool(
+            self._under_way or self.members or self._arrivals or self.starting or self.leaving
+        )
+
+    @property
+    def may_be_forgotten(self) -> bool:
+        """Whether nothing is left of it but its name and what is stored."""
+        return not (self.started or self.is_in_use) and self._before() is None
+
     def sleep(self) -> None:
         """Let the object go; sockets stay, the next arrival wakes it with its stored state."""
+        self.leaving = None
         self.sync.hear()
         self._before = _nothing if self.object is None else weakref.ref(self.object)
         self.object = self.host.running = None
@@ -273,6 +301,8 @@ class AgentInstance:
 
     def end(self) -> None:
         """Save and tell nothing more: what is stored belongs to whoever comes after."""
+        self.leaving = None
+        self.host.rest.ends(self)
         self.sync.end()
         self._cancel_start()
         error = StateError(f"{self.hosted.cls.__name__} {self.name!r} has ended")
@@ -392,16 +422,3 @@ class AgentInstance:
 
 def _nothing() -> None:
     pass
-
-
-_OURS = ("_trait", "_cross_validation", "_state", "_all_trait", "_static_immutable")
-_OWN = ("name", "notify_change", "_instance", "_kept", "_touched")
-
-
-def _hand_over(old: Agent, new: Agent) -> None:
-    """Give a new object the attributes of the old one, except its state, which is loaded."""
-    found = {k: v for k, v in vars(old).items() if not k.startswith(_OURS) and k not in _OWN}
-    new.__dict__.update(found)
-    for name in old._trait_values.keys() & new._traits.keys() - set(new._state_fields):
-        with suppress(TraitError):  # the new code may have other ideas of it
-            new.set_trait(name, old._trait_values[name])

@@ -78,10 +78,11 @@ class Requests:
         if isinstance(replaced, Request):
             request = replaced
         instance = self._host.instance(hosted, request.name)
-        await self._started(instance)
-        context = instance.hooks.context(request=request)
-        self._host.running = instance.agent.on_request
-        answer = await outcome(context.run(instance.agent.on_request, request))
+        with instance.in_use():
+            await self._started(instance)
+            context = instance.hooks.context(request=request)
+            self._host.running = instance.agent.on_request
+            answer = await outcome(context.run(instance.agent.on_request, request))
         return _rendered(Response.of(answer), unanswered=answer is None)
 
     async def _started(self, instance: AgentInstance) -> None:
@@ -157,8 +158,7 @@ class Requests:
         for connection in instance.connections():
             instance.door.close(connection, closing.GOING_AWAY, "The instance was stopped")
         await self._host.emptied([instance])
-        instance.stop()
-        instance.sleep()
+        await self._host.rest.lull(instance)
 
     def _act(self, instance: AgentInstance, do: str, question: dict[str, Any]) -> dict[str, Any]:
         if do == "reset":

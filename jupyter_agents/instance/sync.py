@@ -20,6 +20,7 @@ from jupyter_agents.host.state import (
     snapshot_value,
     state_version,
 )
+from jupyter_agents.host.storage import StoredInstance
 from jupyter_agents.instance.current import Serving, current
 from jupyter_agents.link.frames import Kind, pack_numbers
 from jupyter_agents.protocol import messages
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from jupyter_agents.host.connection import Connection
     from jupyter_agents.host.host import AgentHost
     from jupyter_agents.host.state import Source
+    from jupyter_agents.host.storage import Storage
     from jupyter_agents.instance.instance import AgentInstance
     from jupyter_agents.protocol.agent_side import Outgoing
 
@@ -126,6 +128,25 @@ class Sync:
         # after a reset a version must not come again: clients write on the one that they hold
         version = max(stored.version, self._least_version)
         load_state(agent, stored._replace(version=version))
+
+    def move_from(self, left: Storage) -> None:
+        """Another place keeps the instance from now on: bring along what is kept."""
+        hosted, name, agent = self._instance.hosted, self._instance.name, self._instance.object
+        try:
+            if agent is None:
+                kept = left.load(hosted.agent, name)
+            else:
+                private, version = snapshot_private_json(agent), state_version(agent)
+                kept = StoredInstance(snapshot_json(agent), version, private)
+        except StateError as error:  # perhaps why another place was chosen
+            self._instance.log.error("%r stays where it was stored: %s", name, error)
+            return
+        storage = hosted.storage
+        if kept.state_json is not None:
+            storage.save(hosted.agent, name, state_json=kept.state_json, version=kept.version)
+        if kept.private_json is not None:
+            storage.save_private(hosted.agent, name, private_json=kept.private_json)
+        self._host.touched(storage)
 
     def clear(self) -> None:
         """Drop everything stored."""

@@ -59,7 +59,12 @@ def test_mirrors_hold_nobody():
         mirrors.add("room", "a", Listener())
     gc.collect()
     assert len(mirrors) == 1
-    mirrors.tell("room", "a", b"1")
+    assert mirrors.has("room", "a") is False
+    assert len(mirrors) == 0
+    mirrors.add("room", "b", listener := Listener())
+    assert mirrors.has("room", "b")
+    del listener
+    mirrors.tell("room", "b", b"1")
     assert len(mirrors) == 0
 
 

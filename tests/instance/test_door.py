@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 
 import pytest
 
@@ -428,3 +430,24 @@ async def test_broken_rule_of_the_wire_reaches_on_error_then_on_close():
         harness.relay.closed(client.record, 1009, "", False)
         await harness.idle()
         assert seen == ["too big", 1009]
+
+
+async def test_connection_that_is_over_holds_no_agent():
+    """A closed connection and the agent are no ring that waits for the collector."""
+
+    class Room(Agent):
+        def on_message(self, connection, message):
+            self.set_state(message)
+
+    async with AgentHarness(Room) as harness:
+        client = await harness.connect(Room, "x")
+        await client.send("hello")
+        [connection] = harness.instance(Room, "x").connections()
+        gone = weakref.ref(connection)
+        del connection
+        gc.disable()
+        try:
+            await client.close()
+            assert gone() is None
+        finally:
+            gc.enable()
