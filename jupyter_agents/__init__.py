@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jupyter_agents.host.callables import StreamingResponse, callable_method
     from jupyter_agents.host.connection import Connection, ConnectionContext
     from jupyter_agents.host.handle import AgentHandle
+    from jupyter_agents.host.host import HostLimits
     from jupyter_agents.host.namespace import AgentNamespace
     from jupyter_agents.instance.current import CurrentAgent, get_current_agent
     from jupyter_agents.protocol.backoff import ReconnectPolicy
@@ -59,6 +60,7 @@ _HOMES = MappingProxyType(
         "ConnectionClosed": "errors",
         "ConnectionContext": "host.connection",
         "CurrentAgent": "instance.current",
+        "HostLimits": "host.host",
         "PublicError": "errors",
         "ReconnectPolicy": "protocol.backoff",
         "Request": "protocol.http",
@@ -92,6 +94,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionContext",
     "CurrentAgent",
+    "HostLimits",
     "PublicError",
     "ReconnectPolicy",
     "Request",

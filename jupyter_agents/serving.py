@@ -13,17 +13,18 @@ import atexit
 import contextvars
 import inspect
 import logging
+import os
 import sys
 import threading
 import traceback
 from concurrent.futures import TimeoutError as TimeoutError_
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.errors import ServeError
 from jupyter_agents.host.agent import Agent
 from jupyter_agents.host.handle import AgentHandle, handle_for
-from jupyter_agents.host.host import AgentHost, Hosted
+from jupyter_agents.host.host import AgentHost, Hosted, HostLimits
 from jupyter_agents.host.namespace import AgentNamespace
 from jupyter_agents.host.storage import open_storage
 from jupyter_agents.host.thread import AgentThread
@@ -31,8 +32,7 @@ from jupyter_agents.host.uplink import KernelUplink, kernel_key
 from jupyter_agents.protocol.names import spellings
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from jupyter_agents.host.storage import Storage
     from jupyter_agents.standalone import StandaloneServer
@@ -96,9 +96,26 @@ async def _outcome(function: Callable[..., Any], *args: Any) -> Any:
 
 
 async def _make_host(thread: AgentThread, alone: bool) -> _DefaultHost:
-    host = AgentHost(thread.loop, thread.ident)
+    host = AgentHost(thread.loop, thread.ident, _limits())
     host.viewer = _Viewer()
     return _DefaultHost(thread, host, None if alone else await _link(host))
+
+
+def _limits(environment: Mapping[str, str] = os.environ) -> HostLimits:
+    """The defaults, but for what variables like ``JUPYTER_AGENTS_IDLE_S`` say."""
+    found: dict[str, Any] = {}
+    for each in fields(HostLimits):
+        name = f"JUPYTER_AGENTS_{each.name.upper()}"
+        said = environment.get(name)
+        try:
+            if said:
+                found[each.name] = int(said) if isinstance(each.default, int) else float(said)
+        except ValueError:
+            raise ServeError(f"{name} must be a number, not {said!r}") from None
+    try:
+        return HostLimits(**found)
+    except ValueError as error:
+        raise ServeError(f"JUPYTER_AGENTS_…: {error}") from None
 
 
 async def _link(host: AgentHost) -> KernelUplink | None:
@@ -195,6 +212,7 @@ def serve(
     storage: str | os.PathLike[str] | Storage | None = None,
     takeover: bool = False,
     standalone: bool = False,
+    limits: HostLimits | None = None,
 ) -> AgentNamespace:
     """Serve a class of agents from this cell.
 
@@ -214,6 +232,8 @@ def serve(
     standalone : bool
         Serve from this process on a loopback port, even where there is a Jupyter Server. By
         default only where none is found.
+    limits : HostLimits, optional
+        What all agents of this process may use from now on; see docs/limits.md.
 
     Returns
     -------
@@ -242,6 +262,8 @@ def serve(
         context=contextvars.copy_context(),
         takeover=takeover,
     )
+    if limits is not None:
+        host.submit(host.set_limits, limits).result(SERVE_S)
     _stand_alone_if_unlinked(host)
     _have_served(host, hosted)
     return AgentNamespace(host, host.classes[hosted.agent])

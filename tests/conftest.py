@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 # Tests count time in milliseconds of a calm machine; a slow one sets the factor.
 MS = 0.001 * float(os.environ.get("JUPYTER_AGENTS_TESTS_TIME_FACTOR", "1"))
+
+# The clock of a machine that others use says nothing about an example.
+settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("calm")
 
 MARK_OF_FOLDER = {
     "browser": "browser",

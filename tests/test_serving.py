@@ -9,7 +9,15 @@ import threading
 import pytest
 from traitlets import Float
 
-from jupyter_agents import Agent, ServeError, connect, get_agent_by_name, serve, serving
+from jupyter_agents import (
+    Agent,
+    HostLimits,
+    ServeError,
+    connect,
+    get_agent_by_name,
+    serve,
+    serving,
+)
 from jupyter_agents.errors import AgentNotFound, HostStopped, LinkVersionMismatch
 from jupyter_agents.serving import default_host, stop_default_host
 
@@ -55,6 +63,29 @@ def test_script_serves_on_loopback_with_a_token(alone, capsys):
             return await client.recv(5)
 
     assert asyncio.run(talk()) == "hi"
+
+
+def test_limits_are_set_by_environment_or_serve(alone, monkeypatch):
+    """A variable of the limit's name holds from the start, what `serve` is given from then on."""
+    monkeypatch.setenv("JUPYTER_AGENTS_IDLE_S", "60.5")
+    monkeypatch.setenv("JUPYTER_AGENTS_MAX_AWAKE", "7")
+    host = serve(Echo, storage="memory").host
+    assert host.limits == HostLimits(idle_s=60.5, max_awake=7)
+    serve(Echo, storage="memory", limits=HostLimits(outbox_bytes=2000))
+    assert host.limits == HostLimits(outbox_bytes=2000)
+    assert host._outbox_limit == 2000
+
+
+@pytest.mark.parametrize(
+    ("said", "named"), [("soon", "JUPYTER_AGENTS_IDLE_S"), ("-1", "idle_s"), ("nan", "idle_s")]
+)
+def test_limits_that_make_no_sense_are_named(alone, monkeypatch, said, named):
+    """A variable that is no number, or a senseless one, is an error that names it."""
+    monkeypatch.setenv("JUPYTER_AGENTS_IDLE_S", said)
+    with pytest.raises(ServeError, match=named):
+        serve(Echo, storage="memory")
+    monkeypatch.delenv("JUPYTER_AGENTS_IDLE_S")
+    assert serve(Echo, storage="memory").is_served
 
 
 def test_handles_work_in_a_script(alone):

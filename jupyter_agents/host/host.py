@@ -42,7 +42,10 @@ _LAST_MESSAGE = int(Kind.BINARY)  # a member of an enum takes longer to find tha
 
 @dataclass(frozen=True)
 class HostLimits:
-    """What the host bounds."""
+    """What the agents of one process may use: for ``serve(…, limits=HostLimits(idle_s=60))``.
+
+    ValueError for a number that makes no sense.
+    """
 
     max_running: int = 1_000
     """Handlers of one connection that may be under way (awaiting) at once.
@@ -77,6 +80,12 @@ class HostLimits:
 
     Past it those that sleep longest are no longer listed; what is stored of them stays.
     """
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            least = 0 if name.endswith(("_s", "_asleep")) else 1
+            if not (isinstance(value, (int, float)) and value >= least):
+                raise ValueError(f"{name} must be a number from {least} on, not {value!r}")
 
 
 class Viewer(Protocol):
@@ -294,6 +303,11 @@ class AgentHost(AgentLoop):
             _log.warning("Clients did not go in time")
         finally:
             self._lookers.remove(look)
+
+    def set_limits(self, limits: HostLimits) -> None:
+        """Bound by these from now on."""
+        self.limits, self._outbox_limit = limits, limits.outbox_bytes
+        self.rest.plan()
 
     # -- classes -------------------------------------------------------------------------------
 

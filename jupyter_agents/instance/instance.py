@@ -198,9 +198,13 @@ class AgentInstance:
 
         What it returns is awaited if it must be.
         """
-        with self.in_use():
+        self._under_way += 1  # as in_use, in less time
+        try:
             await self.until_started()
             return await outcome(self.perform(work))
+        finally:
+            self._under_way -= 1
+            self.used_at = self.host.loop.time()
 
     def at_once(self, work: Callable[[Agent], Any]) -> Any:
         """Do `work` for a caller on the agents' thread, who cannot wait.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Rest"]
 
-SLICE = 100
+SLICE = 20
 """How many fall asleep, or are forgotten, before others have their turn."""
 
 CROWDED_S = 1.0
@@ -46,6 +47,7 @@ class Rest:
         self.awake: dict[AgentInstance, None] = {}
         self.asleep: dict[AgentInstance, None] = {}
         """In the order in which they fell asleep."""
+        self._tired: deque[tuple[AgentInstance, float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._not_before = 0.0
 
@@ -55,14 +57,14 @@ class Rest:
         """It has started."""
         self.asleep.pop(instance, None)
         self.awake[instance] = None
-        self._plan()
+        self.plan()
 
     def sleeps(self, instance: AgentInstance) -> None:
         """It fell asleep, or has yet to wake for the first time."""
         self.awake.pop(instance, None)
         self.asleep.pop(instance, None)
         self.asleep[instance] = None
-        self._plan()
+        self.plan()
 
     def ends(self, instance: AgentInstance) -> None:
         """It is gone."""
@@ -112,8 +114,8 @@ class Rest:
 
     # -- looking them over ---------------------------------------------------------------------
 
-    def _plan(self) -> None:
-        """Make sure that they are looked over when they should be."""
+    def plan(self) -> None:
+        """Make sure that they are looked over when the limits say so."""
         limits, now = self._host.limits, self._host.loop.time()
         is_crowded = len(self.awake) > limits.max_awake or len(self.asleep) > limits.max_asleep
         if is_crowded:
@@ -133,19 +135,24 @@ class Rest:
         self._timer, now = None, self._host.loop.time()
         self._not_before = now + CROWDED_S
         self._host.safely(self.look, now)
-        self._plan()
+        self.plan()
 
     def look(self, now: float) -> None:
-        """Send those to sleep that nobody uses, as of this time of the loop."""
+        """Send those to sleep that nobody uses at this time of the loop, a few in each turn."""
         used = self._used()
-        tired = self._tired(now, used)
-        for instance in tired[:SLICE]:
-            self._host.safely(self._lull, instance)
-        forgotten = self._forget(used)
-        if len(tired) > SLICE or forgotten == SLICE:
-            self._not_before = 0.0  # there are more
+        self._tired.extend((each, each.used_at) for each in self._find_tired(now, used))
+        self._forget(used)
+        self._go_on()
 
-    def _tired(self, now: float, used: set[AgentInstance]) -> list[AgentInstance]:
+    def _go_on(self) -> None:
+        for _ in range(min(SLICE, len(self._tired))):
+            instance, used_at = self._tired.popleft()
+            if instance in self.awake and instance.used_at == used_at and not instance.is_in_use:
+                self._host.safely(self._lull, instance)
+        if self._tired:
+            self._host.loop.call_soon(self._go_on, context=contextvars.Context())
+
+    def _find_tired(self, now: float, used: set[AgentInstance]) -> list[AgentInstance]:
         """Those that shall sleep, the ones unused for longest first."""
         limits, idle = self._host.limits, []
         for instance in self.awake:
@@ -167,9 +174,11 @@ class Rest:
     def _is_held(self, instance: AgentInstance) -> bool:
         return self._host.mirrors.has(instance.hosted.agent, instance.name)
 
-    def _forget(self, used: set[AgentInstance]) -> int:
-        """Drop those that sleep longest where too many do; returns how many."""
+    def _forget(self, used: set[AgentInstance]) -> None:
+        """Drop those that sleep longest where too many do."""
         surplus = min(len(self.asleep) - self._host.limits.max_asleep, SLICE)
+        if surplus == SLICE:
+            self._not_before = 0.0  # there are more
         found: list[AgentInstance] = []
         for instance in self.asleep:
             if len(found) >= surplus:
@@ -180,7 +189,6 @@ class Rest:
             self._is_held(instance)  # a handle that is gone leaves nothing
             instance.end()
             self._host.remove(instance)
-        return len(found)
 
     def _used(self) -> set[AgentInstance]:
         """The instances that have a connection, or something that one of their hooks began."""

@@ -66,7 +66,7 @@ class ReconnectPolicy:
     def bound(self, retry: int) -> float:
         """Give the longest wait in seconds before the retry with this number (from 1)."""
         try:
-            return min(self.max_delay, self.min_delay * self.grow ** (retry - 1))
+            return min(self.max_delay, self.min_delay * float(self.grow) ** (retry - 1))
         except OverflowError:
             return self.max_delay
 
