@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from jupyter_agents.host.handle import AgentHandle
     from jupyter_agents.host.host import HostLimits
     from jupyter_agents.host.namespace import AgentNamespace
-    from jupyter_agents.instance.current import CurrentAgent, get_current_agent
+    from jupyter_agents.instance.hooks import CurrentAgent, get_current_agent
     from jupyter_agents.protocol.backoff import ReconnectPolicy
     from jupyter_agents.protocol.http import Request, Response
     from jupyter_agents.serving import get_agent_by_name, serve
@@ -59,7 +59,7 @@ _HOMES = MappingProxyType(
         "Connection": "host.connection",
         "ConnectionClosed": "errors",
         "ConnectionContext": "host.connection",
-        "CurrentAgent": "instance.current",
+        "CurrentAgent": "instance.hooks",
         "HostLimits": "host.host",
         "PublicError": "errors",
         "ReconnectPolicy": "protocol.backoff",
@@ -73,7 +73,7 @@ _HOMES = MappingProxyType(
         "callable_method": "host.callables",
         "connect": "client.client",
         "get_agent_by_name": "serving",
-        "get_current_agent": "instance.current",
+        "get_current_agent": "instance.hooks",
         "serve": "serving",
     }
 )

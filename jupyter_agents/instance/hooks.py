@@ -1,19 +1,19 @@
 """The calling of the author's code: in the right context, sync or async, with every error heard.
 
 Hooks are called, never wrapped. Output of a hook goes to the cell that last served the class,
-because the hook runs in a copy of that cell's context.
+because the hook runs in a copy of that cell's context. Whom code serves is carried by that
+context, too: it follows into tasks that a hook starts and into ``asyncio.to_thread``.
 """
 
 from __future__ import annotations
 
 import inspect
+from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-from jupyter_agents.instance.current import Serving, current
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from contextvars import Context
 
     from jupyter_agents.host.agent import Agent
@@ -22,7 +22,35 @@ if TYPE_CHECKING:
     from jupyter_agents.instance.instance import AgentInstance
     from jupyter_agents.protocol.http import Request
 
-__all__ = ["Hooks", "outcome"]
+__all__ = ["CurrentAgent", "Hooks", "Serving", "current", "get_current_agent", "outcome"]
+
+
+class CurrentAgent(NamedTuple):
+    """Who is being served right now; all None outside of agent code."""
+
+    agent: Agent | None = None
+    connection: Connection | None = None
+    request: Request | None = None
+    user: Mapping[str, Any] | None = None
+
+
+class Serving(NamedTuple):
+    """The same as it is carried: the request of a connection is read when it is asked for."""
+
+    agent: Agent | None = None
+    connection: Connection | None = None
+    request: Request | None = None
+
+
+current: ContextVar[Serving] = ContextVar("jupyter_agents_current")
+
+
+def get_current_agent() -> CurrentAgent:
+    """Whom this code runs for, anywhere below a hook or a callable method."""
+    agent, connection, request = current.get(Serving())
+    if request is None and connection is not None:
+        request = connection.ctx.request
+    return CurrentAgent(agent, connection, request, request.user if request is not None else None)
 
 
 async def outcome(result: Any) -> Any:

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from jupyter_agents.errors import StateError
 from jupyter_agents.host.connection import Connections, to_payload
 from jupyter_agents.instance.calls import Calls
-from jupyter_agents.instance.current import get_current_agent
 from jupyter_agents.instance.door import Door
-from jupyter_agents.instance.hooks import Hooks, outcome
+from jupyter_agents.instance.hooks import Hooks, get_current_agent, outcome
 from jupyter_agents.instance.hosted import hand_over
 from jupyter_agents.instance.sync import Sync
 from jupyter_agents.link.frames import Kind, pack_numbers

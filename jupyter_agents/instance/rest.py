@@ -15,8 +15,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jupyter_agents.instance.current import Serving, current
-from jupyter_agents.instance.hooks import outcome
+from jupyter_agents.instance.hooks import Serving, current, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,7 @@ from jupyter_agents.host.state import (
     state_version,
 )
 from jupyter_agents.host.storage import StoredInstance
-from jupyter_agents.instance.current import Serving, current
+from jupyter_agents.instance.hooks import Serving, current
 from jupyter_agents.link.frames import Kind, pack_numbers
 from jupyter_agents.protocol import messages
 from jupyter_agents.protocol.agent_side import AgentSide, Snapshot

@@ -25,7 +25,7 @@ from jupyter_agents.errors import AgentNotFound, HostStopped
 from jupyter_agents.host import handle as handle_module
 from jupyter_agents.host.handle import AgentHandle, handle_for
 from jupyter_agents.host.host import Hosted, HostLimits
-from jupyter_agents.instance.current import get_current_agent
+from jupyter_agents.instance.hooks import get_current_agent
 from jupyter_agents.testing import AgentHarness, SyncHarness
 
 LIMIT_S = 10.0

@@ -74,3 +74,8 @@ async def test_background_task_of_a_hook_knows_its_agent():
         assert current.connection.id == "A"
         assert current.user == {"username": "ann"}
         assert current.request.name == "x"
+
+
+def test_outside_everything_nobody_is_served():
+    """L11: outside of agent code all fields are None."""
+    assert get_current_agent() == (None, None, None, None)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from jupyter_agents import Agent, callable_method
-from jupyter_agents.instance.current import get_current_agent
+from jupyter_agents.instance.hooks import get_current_agent
 from jupyter_agents.testing import AgentHarness
 from jupyter_agents.widgets import call_form
 from jupyter_agents.widgets.call_form import CallForm
