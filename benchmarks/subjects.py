@@ -33,8 +33,6 @@ from jupyter_agents import Agent, callable_method, serve
 from benchmarks.peers import LARGE, ROWS, TEXT
 
 class Bench(Agent):
-    initial_state = {"count": 100_000_000, "rows": ROWS}
-
     def on_message(self, connection, message):
         if isinstance(message, str):
             connection.send(message)
@@ -49,12 +47,11 @@ class Bench(Agent):
     def add(self, a: int, b: int) -> int:
         return a + b
 
-class Awaiting(Bench):
-    async def on_message(self, connection, message):
-        connection.send(message)
+class Board(Bench):
+    initial_state = {"count": 100_000_000, "rows": ROWS}
 
 bench = serve(Bench, storage="memory")
-serve(Awaiting, storage="memory")
+serve(Board, storage="memory")
 print(os.getpid())
 """
 
@@ -100,6 +97,11 @@ def place(pids: list[int], cpus: set[int]) -> None:
                 os.sched_setaffinity(int(thread), cpus)
             except ProcessLookupError:
                 pass
+
+
+def agent_path(room: str) -> str:
+    """Where a room is, at servers of agents: only one kind of them greets with a state of 10 KB."""
+    return f"/agents/{'board' if room == 'state' else 'bench'}/{room}"
 
 
 class Subject:
@@ -268,7 +270,7 @@ class Workerd(Subject):
         return int(json.loads(line)["port"])
 
     def path(self, room: str) -> str:
-        return f"/agents/bench/{room}"
+        return agent_path(room)
 
 
 class InJupyter(Subject):
@@ -313,7 +315,7 @@ class Product(InJupyter):
         self.pids["kernel"] = int(self.kernel.run(AGENT).text.split()[-1])
 
     def path(self, room: str) -> str:
-        return f"/agents/bench/{room}"
+        return agent_path(room)
 
 
 def _enable(jupyter: JupyterProcess, extension: str) -> None:

@@ -12,7 +12,13 @@ const worker :Workerd.Worker = (
   modules = [(name = "worker.js", esModule = embed "dist/worker.js")],
   compatibilityDate = "2026-03-01",
   compatibilityFlags = ["nodejs_compat"],
-  durableObjectNamespaces = [(className = "Bench", uniqueKey = "bench", enableSql = true)],
+  durableObjectNamespaces = [
+    (className = "Bench", uniqueKey = "bench", enableSql = true),
+    (className = "Board", uniqueKey = "board", enableSql = true),
+  ],
   durableObjectStorage = (localDisk = "disk"),
-  bindings = [(name = "Bench", durableObjectNamespace = "Bench")],
+  bindings = [
+    (name = "Bench", durableObjectNamespace = "Bench"),
+    (name = "Board", durableObjectNamespace = "Board"),
+  ],
 );

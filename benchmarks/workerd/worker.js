@@ -11,8 +11,6 @@ const ROWS = Array.from({ length: 100 }, (_, id) => ({
 }));
 
 export class Bench extends Agent {
-  initialState = { count: 100000000, rows: ROWS };
-
   onMessage(connection, message) {
     if (typeof message === "string") connection.send(message);
     else if (message.byteLength === 1) this.broadcast(TEXT);
@@ -25,6 +23,10 @@ export class Bench extends Agent {
   }
 }
 callable()(Bench.prototype.add, { kind: "method", name: "add" });
+
+export class Board extends Bench {
+  initialState = { count: 100000000, rows: ROWS };
+}
 
 export default {
   async fetch(request, env) {
