@@ -78,6 +78,8 @@ HEAD_BYTES = _HEAD.size
 _AFTER_LENGTH = HEAD_BYTES - 4
 _LENGTH = struct.Struct(">I")
 _SMALL_BYTES = 64 * 1024
+# json.dumps would make an encoder for each call, which takes as long as the encoding.
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _SETTLED = struct.Struct(">IQI")
 
 
@@ -93,9 +95,7 @@ def pack_numbers(numbers: Sequence[int]) -> bytes:
 
 def pack_object(value: Any) -> bytes:
     """Our own control data (never a client's message) as a payload."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(
-        "utf-8", "surrogatepass"
-    )
+    return _encode(value).encode("utf-8", "surrogatepass")
 
 
 def unpack_object(payload: bytes) -> dict[str, Any]:
