@@ -84,9 +84,13 @@ class LocalLink:
 
     def send_frames(self, frames: list[tuple[int, int, bytes]]) -> None:
         """From the host to the relay, now."""
-        for frame in frames:
-            if self._is_up:
-                self._relay.host_frame(self, frame)
+        self._relay.fan_out.hold()
+        try:
+            for frame in frames:
+                if self._is_up:
+                    self._relay.host_frame(self, frame)
+        finally:
+            self._relay.fan_out.release()
 
     @property
     def is_busy(self) -> bool:

@@ -21,6 +21,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.errors import LinkError
+from jupyter_agents.link.fanout import FanOut
 from jupyter_agents.link.frames import (
     Kind,
     pack_object,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Relay"]
 
 _TEXT, _BINARY = int(Kind.TEXT), int(Kind.BINARY)
+_GATHERED = (int(Kind.TEXT_MANY), int(Kind.BINARY_MANY))
 _CLOSED = struct.Struct(">HB")
 
 
@@ -61,6 +63,8 @@ class Relay:
         host, so that a broadcast is encoded once whatever the number of its recipients.
     limits : RelayLimits
         What is bounded.
+    join : callable, optional
+        Makes one of several wrapped messages to the same recipients. None: each is sent alone.
     on_event : callable, optional
         ``(kind, facts)`` after each change that an observer may show: ``serve``, ``withdraw``,
         ``park``, ``resume``, ``open``, ``close``, ``instance``, ``drop``, ``tally``.
@@ -71,21 +75,24 @@ class Relay:
         wrap: Callable[[bytes, bool, bool], Any],
         limits: RelayLimits | None = None,
         on_event: Callable[[str, dict[str, Any]], None] | None = None,
+        join: Callable[[list[Any]], Any] | None = None,
     ) -> None:
         self._wrap = wrap
         self.limits = limits or RelayLimits()
         self._event = on_event or (lambda kind, facts: None)
         self._registry = Registry()
         self.records: dict[int, ConnectionRecord] = {}
+        self.fan_out = FanOut(self.records, wrap, join)
+        """Whoever has many frames for `host_frame` holds it meanwhile."""
         self._questions = Questions(self.limits)
         self._inbound = Inbound(self.limits, self._event, self._forget)
         self._notices = Notices(wrap)
         self._owed: set[int] = set()
         self._numbers = count(1)
         self._handlers: dict[int, Callable[[HostPort, int, bytes], None]] = {
-            Kind.TEXT_MANY: partial(self._fan_out, binary=False, replaceable=False),
-            Kind.BINARY_MANY: partial(self._fan_out, binary=True, replaceable=False),
-            Kind.STATE_MANY: partial(self._fan_out, binary=False, replaceable=True),
+            Kind.TEXT_MANY: partial(self.fan_out.take, binary=False, replaceable=False),
+            Kind.BINARY_MANY: partial(self.fan_out.take, binary=True, replaceable=False),
+            Kind.STATE_MANY: partial(self.fan_out.take, binary=False, replaceable=True),
             Kind.CLOSE: self._close,
             Kind.ATTACH: self._attach,
             Kind.HOLD: self._hold,
@@ -220,6 +227,7 @@ class Relay:
 
     def _forget(self, record: ConnectionRecord) -> None:
         self.records.pop(record.number, None)
+        self.fan_out.forget()
         self._owed.discard(record.number)
         self._inbound.leave(record)
         record.served.records.pop(record.number, None)
@@ -236,6 +244,8 @@ class Relay:
             socket does.
         """
         kind, number, payload = frame
+        if self.fan_out.gathered and kind not in _GATHERED:
+            self.fan_out.deliver()  # nothing overtakes a broadcast
         if _TEXT <= kind <= _BINARY:  # nearly all: no step more
             record = self.records.get(number)
             if record is not None and record.host is host:
@@ -333,6 +343,7 @@ class Relay:
 
     def _attached_to(self, record: ConnectionRecord, host: HostPort) -> None:
         record.host, record.returning = host, None
+        self.fan_out.forget()
         self._notices.back(record)
         if record.gone is not None and not record.kept:
             self._forget(record)
@@ -349,6 +360,7 @@ class Relay:
 
     def _detach(self, served: Served, *, was_read: bool = False) -> None:
         served.host = None
+        self.fan_out.forget()
         for record in list(served.records.values()):
             self._inbound.trim(record, everything=was_read)
             record.host = record.returning = None
@@ -393,17 +405,6 @@ class Relay:
     def _own(self, host: HostPort, number: int) -> ConnectionRecord | None:
         record = self.records.get(number)
         return record if record is not None and record.host is host else None
-
-    def _fan_out(
-        self, host: HostPort, recipients: int, payload: bytes, *, binary: bool, replaceable: bool
-    ) -> None:
-        numbers = struct.unpack_from(f"<{recipients}I", payload)
-        message = self._wrap(payload[4 * recipients :], binary, replaceable)
-        records = self.records
-        for number in numbers:
-            record = records.get(number)
-            if record is not None and record.host is host:
-                record.socket.send(message)
 
     def _close(self, host: HostPort, number: int, payload: bytes) -> None:
         if (record := self._own(host, number)) is not None:

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.link.relay import Relay
-from jupyter_agents.websocket.protocol import AgentWebSocketProtocol, Flusher, Message
+from jupyter_agents.websocket.protocol import AgentWebSocketProtocol, Bundle, Flusher, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ class Door:
         self.stop_timeout_s = limits.stop_timeout_s
         self.socket_options = limits.socket_options()
         self.flusher = Flusher()
-        self.relay = Relay(Message, limits.relay_limits(), on_event)
+        self.relay = Relay(Message, limits.relay_limits(), on_event, Bundle)
         self.sockets: set[ClientSocket] = set()
         self.on_left: Callable[[ClientSocket], None] = _nothing
         """Told of each socket that is gone, while its record still says whose it was."""
@@ -105,7 +105,7 @@ class ClientSocket:
 
     record: ConnectionRecord
     protocol: AgentWebSocketProtocol
-    send: Callable[[Message], None]
+    send: Callable[[Message | Bundle], None]
     """The protocol's own, without a step between: a broadcast calls it for every recipient."""
 
     def __init__(self, door: Door) -> None:

@@ -37,8 +37,6 @@ ENVIRONMENT = "JUPYTER_AGENTS_LINK"
 
 _HELLO_BYTES = 16 * 1024
 _APART_BYTES = 64 * 1024
-_IDLE_S = 50e-6
-_LAST_MESSAGE = int(Kind.BINARY)
 
 
 class Kernels(Protocol):
@@ -63,13 +61,13 @@ class HostLink(asyncio.BufferedProtocol):
     def __init__(self, downlink: Downlink) -> None:
         self._downlink = downlink
         self._relay = downlink.door.relay
+        self._after_read = downlink.door.flusher.after_read
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(_HELLO_BYTES, buffer_bytes=_HELLO_BYTES)
         self._handshake: ServerHandshake | None = downlink.new_handshake()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
-        self._is_scheduled = False
-        self._last_write = 0.0
+        self._is_scheduled = self._has_large = False
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.id = ""
@@ -147,18 +145,22 @@ class HostLink(asyncio.BufferedProtocol):
         if self._shared is not None:
             self._shared.hide()  # it speaks, so it has mapped them
             self._shared = None
-        flusher = self._downlink.door.flusher
+        relay, flusher = self._relay, self._downlink.door.flusher
         flusher.hold()
+        if len(frames) > 1:
+            relay.fan_out.hold()
         try:
             for frame in frames:
                 try:
-                    self._relay.host_frame(self, frame)
+                    relay.host_frame(self, frame)
                 except LinkError:
                     raise
                 except Exception:
                     # One frame's trouble must not cost the kernel's other agents their link.
                     _log.exception("A frame of kind %d from kernel %s failed", frame[0], self.id)
         finally:
+            if len(frames) > 1:
+                relay.fan_out.release()
             flusher.release()
 
     def _greet(self, frames: list[Frame]) -> None:
@@ -217,7 +219,7 @@ class HostLink(asyncio.BufferedProtocol):
     # -- frames out ----------------------------------------------------------------------------
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
-        """Queue one frame: a message after a silence leaves at once, all else with the turn."""
+        """Queue one frame; it leaves with all that the same read, or turn of the loop, brings."""
         if self._transport is None:
             return
         self.frames += 1
@@ -225,15 +227,11 @@ class HostLink(asyncio.BufferedProtocol):
         out.append(head(kind, number, len(payload)))
         if payload:
             out.append(payload)
-        if self._is_scheduled:
-            return
-        # Arrivals and the like can wait for each other: many come at a time.
-        if kind <= _LAST_MESSAGE and (now := self._loop.time()) - self._last_write > _IDLE_S:
-            self._last_write = now
-            self._write()
-        else:
+            if len(payload) >= _APART_BYTES:
+                self._has_large = True
+        if not self._is_scheduled:
             self._is_scheduled = True
-            self._loop.call_soon(self._flush, context=self._downlink.context)
+            self._after_read(self._flush)
 
     def _say(self, word: dict[str, Any]) -> None:
         self.send(Kind.HELLO, 0, pack_object(word))
@@ -241,13 +239,16 @@ class HostLink(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         self._is_scheduled = False
-        self._last_write = self._loop.time()
         self._write()
 
     def _write(self) -> None:
         if self._transport is None or not self._out:
             return
         pieces, self._out = self._out, []
+        if not self._has_large:
+            self._transport.write(b"".join(pieces))
+            return
+        self._has_large = False
         small: list[bytes] = []
         for piece in pieces:
             if len(piece) < _APART_BYTES:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from jupyter_agents.websocket.frames import Deflate
-    from jupyter_agents.websocket.outbox import Flusher, Message, Transport
+    from jupyter_agents.websocket.outbox import Bundle, Flusher, Message, Transport
 
 __all__ = ["Conversation", "Receiver", "SocketOptions"]
 
@@ -170,17 +170,19 @@ class Conversation:
 
     # Sending
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message | Bundle) -> None:
         """Queue a message; silently nothing once the socket is closing."""
-        # A broadcast comes here for each recipient: hence no call of `_queue`, which is the same.
+        # A broadcast comes here for each recipient: hence no calls of `_queue` and the like.
         if self._is_closing:
             return
         outbox = self._outbox
         backlog = outbox.size_bytes + self._in_flight
         if backlog > self._options.max_queue_bytes and not self._make_room(message.replaceable):
             return
-        self.messages_out += 1
-        outbox.append(message.frame if self._deflate is None else message.frame_for(self._deflate))
+        self.messages_out += message.count
+        frame = message.frame if self._deflate is None else message.frame_for(self._deflate)
+        outbox.frames.append(frame)
+        outbox.size_bytes += len(frame)
         if not (self._is_marked or self._is_blocked):
             self._is_marked = True
             self._flusher.mark(self)
@@ -358,7 +360,7 @@ class Conversation:
     def _deliver(self) -> None:
         if not self._is_listening or self._events is None:
             return
-        self._is_delivering = True
+        self._is_delivering = self._flusher.is_reading = True
         try:
             for opcode, payload in self._events:
                 if opcode == TEXT and not self._is_closing:
@@ -377,7 +379,9 @@ class Conversation:
             self.close(INTERNAL_ERROR, "Internal error")
             self._deliver()  # the peer's close frame may be behind it
         finally:
-            self._is_delivering = False
+            self._is_delivering = self._flusher.is_reading = False
+            if self._flusher.owed:
+                self._flusher.end_read()
 
     def _handle(self, opcode: int, payload: bytes) -> None:
         if opcode == CLOSE:

@@ -9,18 +9,22 @@ from __future__ import annotations
 import logging
 from collections import deque
 from contextvars import Context
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tornado.ioloop import IOLoop
 
 from jupyter_agents.websocket.frames import BINARY, TEXT, encode_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jupyter_agents.websocket.frames import Deflate
 
-__all__ = ["Flusher", "Message", "Outbox", "Transport"]
+__all__ = ["Bundle", "Flusher", "Message", "Outbox", "Transport"]
 
 _log = logging.getLogger(__name__)
+
+_MOMENT_S = 50e-6
 
 
 class ReplaceableFrame(bytes):
@@ -43,6 +47,9 @@ class Message:
     """
 
     __slots__ = ("_deflated", "binary", "frame", "payload", "replaceable")
+
+    count = 1
+    """How many messages it is."""
 
     def __init__(self, payload: bytes, binary: bool = False, replaceable: bool = False) -> None:
         self.payload = payload
@@ -73,29 +80,64 @@ class Message:
         return ReplaceableFrame(frame) if self.replaceable else frame
 
 
+class Bundle:
+    """Several messages to the same sockets, joined once whatever the number of sockets.
+
+    Parameters
+    ----------
+    messages : list of Message
+        In order; none of them replaceable.
+    """
+
+    __slots__ = ("_deflated", "_messages", "count", "frame")
+
+    replaceable = False
+
+    def __init__(self, messages: list[Message]) -> None:
+        self._messages = messages
+        self.count = len(messages)
+        self.frame = b"".join([message.frame for message in messages])
+        """Their uncompressed frames, one behind the other."""
+        self._deflated: dict[Deflate, bytes] | None = None
+
+    def frame_for(self, deflate: Deflate | None) -> bytes:
+        """Their frames for a socket that agreed on `deflate`, as `Message.frame_for`."""
+        if deflate is None:
+            return self.frame
+        if self._deflated is None:
+            self._deflated = {}
+        frames = self._deflated.get(deflate)
+        if frames is None:
+            parts = [message.frame_for(deflate) for message in self._messages]
+            frames = self._deflated[deflate] = b"".join(parts)
+        return frames
+
+
 class Outbox:
     """The frames that one socket has yet to write, in order, and how many bytes they are.
 
     Attributes
     ----------
+    frames : list of bytes
+        To add one without a call, add its length to `size_bytes`, too.
     size_bytes : int
         Of all frames in it.
     """
 
-    __slots__ = ("_frames", "size_bytes")
+    __slots__ = ("frames", "size_bytes")
 
     def __init__(self) -> None:
-        self._frames: list[bytes] = []
+        self.frames: list[bytes] = []
         self.size_bytes = 0
 
     def append(self, frame: bytes) -> None:
         """Add a frame behind all others."""
-        self._frames.append(frame)
+        self.frames.append(frame)
         self.size_bytes += len(frame)
 
     def push_front(self, frame: bytes) -> None:
         """Add a control frame before all others; RFC 6455 lets it come between any two frames."""
-        self._frames.insert(0, frame)
+        self.frames.insert(0, frame)
         self.size_bytes += len(frame)
 
     def take(self, max_bytes: int) -> bytes:
@@ -103,9 +145,9 @@ class Outbox:
 
         A frame that is taken alone is not copied.
         """
-        frames = self._frames
+        frames = self.frames
         if self.size_bytes <= max_bytes:
-            self._frames = []
+            self.frames = []
             self.size_bytes = 0
             return frames[0] if len(frames) == 1 else b"".join(frames)
         count, size = 1, len(frames[0])
@@ -119,16 +161,16 @@ class Outbox:
 
     def drop_stale(self, *, all_of_them: bool) -> None:
         """Drop every replaceable frame but the newest; all when a newer one is about to come."""
-        frames = self._frames
+        frames = self.frames
         keep = None
         if not all_of_them:
             keep = next((f for f in reversed(frames) if type(f) is ReplaceableFrame), None)
-        self._frames = [f for f in frames if type(f) is not ReplaceableFrame or f is keep]
-        self.size_bytes = sum(map(len, self._frames))
+        self.frames = [f for f in frames if type(f) is not ReplaceableFrame or f is keep]
+        self.size_bytes = sum(map(len, self.frames))
 
     def clear(self) -> None:
         """Forget everything."""
-        self._frames = []
+        self.frames = []
         self.size_bytes = 0
 
 
@@ -140,6 +182,18 @@ class Flushable(Protocol):
 
     def abort(self) -> None:
         """Give up: writing failed."""
+
+
+class _Recently:
+    """True when somebody asked less than a moment ago."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._asked_at = 0.0
+
+    def __bool__(self) -> bool:
+        before, self._asked_at = self._asked_at, self._clock()
+        return self._asked_at - before < _MOMENT_S
 
 
 class Flusher:
@@ -156,8 +210,14 @@ class Flusher:
         self._slice_size = slice_size
         self._marked: deque[Flushable] = deque()
         self._is_scheduled = self._was_scheduled = False
+        self._loop: Any = None
+        self._others: Any = None
         self.context = Context()
         """Empty, for callbacks: without it each would copy the one of whoever arranged it."""
+        self.is_reading = False
+        """While a socket hands on what one read of it brought."""
+        self.owed: list[Callable[[], None]] = []
+        """What waits for the end of that, see `after_read`."""
 
     def mark(self, socket: Flushable) -> None:
         """See to it that `socket` flushes (called by its `send`, not by you)."""
@@ -188,11 +248,41 @@ class Flusher:
                 _log.exception("A WebSocket could not be written and is cut")
                 socket.abort()
 
+    def after_read(self, write: Callable[[], None]) -> None:
+        """Call `write` behind the messages that a socket is handing on; with the turn if none."""
+        if self.is_reading:
+            self.owed.append(write)
+        else:
+            self._soon(write)
+
+    def end_read(self) -> None:
+        """All is handed on: do what is owed, or plan it when others are at work in this turn."""
+        owed, self.owed = self.owed, []
+        if self._others is None:
+            self._find_loop()
+        if self._others:
+            for write in owed:
+                self._soon(write)
+        else:
+            for write in owed:
+                write()
+
     def _schedule(self) -> None:
         self._is_scheduled = True
+        self._soon(self._run)
+
+    def _soon(self, work: Callable[[], None]) -> None:
+        if self._loop is None:
+            self._find_loop()
         # Not add_callback: that is for any thread, and wakes the loop by a system call.
-        loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]  # of all since 5.0
-        loop.call_soon(self._run, context=self.context)
+        self._loop.call_soon(work, context=self.context)
+
+    def _find_loop(self) -> None:
+        self._loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]  # since 5.0
+        # What else asyncio found to do in this turn: other sockets are readable, too, and what
+        # they bring can share one write. Where that cannot be seen, the clock has to do.
+        others = getattr(self._loop, "_ready", None)
+        self._others = _Recently(self._loop.time) if others is None else others
 
     def _run(self) -> None:
         self._is_scheduled = False

@@ -27,10 +27,11 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketP
 
 from jupyter_agents.websocket.conversation import Conversation, Receiver, SocketOptions
 from jupyter_agents.websocket.frames import Deflate, negotiate
-from jupyter_agents.websocket.outbox import Flusher, Message
+from jupyter_agents.websocket.outbox import Bundle, Flusher, Message
 
 __all__ = [
     "AgentWebSocketProtocol",
+    "Bundle",
     "Deflate",
     "Flusher",
     "Message",

@@ -8,7 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from jupyter_agents.websocket.frames import BINARY, TEXT, Deflate, encode_frame
-from jupyter_agents.websocket.outbox import Flusher, Message, Outbox
+from jupyter_agents.websocket.outbox import Bundle, Flusher, Message, Outbox, _Recently
 
 if TYPE_CHECKING:
     import pytest
@@ -39,6 +39,23 @@ class TestMessage:
         """Below `min_bytes` nothing is compressed."""
         message = Message(b"x" * 99)
         assert message.frame_for(Deflate(min_bytes=100)) is message.frame
+
+
+class TestBundle:
+    def test_frames_lie_behind_each_other(self):
+        """Text and binary messages keep their frames and their order; each is counted."""
+        parts = [Message(b"one"), Message(b"\xff", binary=True), Message(b"three")]
+        bundle = Bundle(parts)
+        assert bundle.frame == b"".join(part.frame for part in parts)
+        assert (bundle.count, bundle.replaceable) == (3, False)
+
+    def test_each_is_compressed_by_itself(self):
+        """A socket that agreed on compression gets the same frames as without a bundle."""
+        parts = [Message(b"small"), Message(b"x" * 5000)]
+        bundle, deflate = Bundle(parts), Deflate()
+        assert bundle.frame_for(deflate) == b"".join(part.frame_for(deflate) for part in parts)
+        assert bundle.frame_for(deflate) is bundle.frame_for(Deflate())
+        assert bundle.frame_for(None) is bundle.frame
 
 
 def state(text: bytes) -> bytes:
@@ -171,3 +188,50 @@ class TestFlusher:
         flusher.mark(socket)
         await turns(1)
         assert seen == ["empty"]
+
+    async def test_after_read_waits_for_its_end(self):
+        """What one read brings is written once, behind the last of its messages."""
+        log: list[object] = []
+        flusher = Flusher()
+        flusher.is_reading = True
+        flusher.after_read(lambda: log.append("written"))
+        assert log == []
+        flusher.end_read()
+        assert log == ["written"]
+
+    async def test_after_read_waits_for_other_sockets(self):
+        """Where other callbacks are due in this turn, one write serves them all."""
+        log: list[object] = []
+        flusher = Flusher()
+        asyncio.get_running_loop().call_soon(log.append, "another socket was read")
+        flusher.is_reading = True
+        flusher.after_read(lambda: log.append("written"))
+        flusher.end_read()
+        assert log == []
+        await turns(2)
+        assert log == ["another socket was read", "written"]
+
+    async def test_without_a_read_it_goes_with_the_turn(self):
+        """Nobody announces an end: the turn's is soon enough."""
+        log: list[object] = []
+        flusher = Flusher()
+        flusher.after_read(lambda: log.append("written"))
+        assert log == []
+        await turns(1)
+        assert log == ["written"]
+
+    async def test_loop_that_hides_its_callbacks(self):
+        """On such a loop writes that follow each other closely are joined by the clock."""
+        log: list[object] = []
+        now = [100.0]
+        flusher = Flusher()
+        flusher._find_loop()
+        flusher._others = _Recently(lambda: now[0])
+        for later in (1.0, 10e-6):
+            now[0] += later
+            flusher.is_reading = True
+            flusher.after_read(lambda: log.append(now[0]))
+            flusher.end_read()
+        assert log == [101.0]
+        await turns(1)
+        assert len(log) == 2
