@@ -83,7 +83,6 @@ class Relay:
         self._registry = Registry()
         self.records: dict[int, ConnectionRecord] = {}
         self.fan_out = FanOut(self.records, wrap, join)
-        """Whoever has many frames for `host_frame` holds it meanwhile."""
         self._questions = Questions(self.limits)
         self._inbound = Inbound(self.limits, self._event, self._forget)
         self._notices = Notices(wrap)
