@@ -39,6 +39,8 @@ def amount(name: str, value: Any) -> str:
             if value >= size and value % size == 0:
                 return f"{value // size} {unit}"
         return f"{value:,} bytes".replace(",", " ")
+    if name.endswith("_per_s"):
+        return f"{value:g} a second" if value else "off"
     text = f"{value:,}".replace(",", " ") if isinstance(value, int) else f"{value:g}"
     return f"{text} s" if name.endswith("_s") else text
 

@@ -60,6 +60,7 @@ class Door:
         self.max_body_bytes = limits.max_http_body_bytes
         self.stop_timeout_s = limits.stop_timeout_s
         self.socket_options = limits.socket_options()
+        self.paces = (limits.max_messages_per_s, limits.max_bytes_per_s)
         self.flusher = Flusher()
         self.relay = Relay(Message, limits.relay_limits(), on_event, Bundle)
         self.sockets: set[ClientSocket] = set()

@@ -40,6 +40,17 @@ class Limits(HasTraits):
             "dropped, then the client is closed with 1013; nobody else waits for it."
         ),
     ).tag(config=True)
+    max_messages_per_s = Float(
+        0.0,
+        min=0.0,
+        help=(
+            "Messages a second that one client may send, with a second's worth at once. Past it "
+            "the client is not read for a while, never closed; 0 sets no limit."
+        ),
+    ).tag(config=True)
+    max_bytes_per_s = Float(
+        0.0, min=0.0, help="The same for the bytes of its messages; 0 sets no limit."
+    ).tag(config=True)
     compression = Bool(
         False, help="Offer permessage-deflate to clients; saves bytes and costs much time."
     ).tag(config=True)
@@ -65,12 +76,15 @@ class Limits(HasTraits):
     waiting_bytes = Int(
         4 * _MIB,
         min=0,
-        help="Messages kept for one connection while its kernel is away; past it 1013.",
+        help=(
+            "Messages kept for one connection until its agent has begun with them. Past it 1013 "
+            "while its kernel is away; while it is there, the client is not read."
+        ),
     ).tag(config=True)
     waiting_total_bytes = Int(
         64 * _MIB,
         min=0,
-        help="The same for all connections and HTTP requests together; past it 1013, or 503.",
+        help="The same for all connections, and once more for all HTTP requests (503).",
     ).tag(config=True)
     request_timeout_s = Float(
         60.0,

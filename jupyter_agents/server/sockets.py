@@ -37,7 +37,7 @@ from jupyter_agents.access.credentials import (
 from jupyter_agents.errors import AddressError, AgentNotFound
 from jupyter_agents.protocol.closing import http_status
 from jupyter_agents.protocol.names import Address, check_connection_id, split_path
-from jupyter_agents.server.door import ClientSocket, Door
+from jupyter_agents.server.pace import client_socket
 from jupyter_agents.websocket.protocol import AgentWebSocketProtocol
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from jupyter_agents.link.records import PendingRequest, Served
     from jupyter_agents.protocol.http import Request
+    from jupyter_agents.server.door import Door
 
 __all__ = ["STATIC", "AgentHandler", "Refused", "StaticHandler", "agent_routes", "log_request"]
 
@@ -233,7 +234,7 @@ class AgentHandler(WebSocketHandler):
 
     def get_websocket_protocol(self) -> AgentWebSocketProtocol | None:
         """Our own protocol under Tornado's handler; None answers 426."""
-        self._socket = ClientSocket(self.door)
+        self._socket = client_socket(self.door)
         options = self.door.socket_options
         protocol = AgentWebSocketProtocol.of(self, self._socket, self.door.flusher, options)
         if protocol is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from jupyter_agents import connect
 from jupyter_agents.protocol.backoff import ReconnectPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from scripts.jupyter_kernel import Kernel
@@ -142,10 +143,7 @@ class Keeper:
 
     async def noted(self, line: str, times: int = 1) -> None:
         """Wait until a line is in the journal."""
-        deadline = time.monotonic() + LIMIT_S
-        while self.notes().count(line) < times:
-            assert time.monotonic() < deadline, f"{line!r} never came: {self.notes()}"
-            await asyncio.sleep(0.01)
+        await until(lambda: self.notes().count(line) >= times)
 
     def client(self, **query: str) -> Any:
         """Our own client of this instance; `events` has what it was told beside messages."""
@@ -190,3 +188,11 @@ async def received(socket: Any, *messages: Any) -> None:
     for wanted in messages:
         found = await asyncio.wait_for(socket.recv(), LIMIT_S)
         assert found == wanted, (found, wanted)
+
+
+async def until(condition: Callable[[], Any], limit_s: float = LIMIT_S) -> None:
+    """Wait for what nothing announces."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, inspect.getsource(condition).strip()
+        await asyncio.sleep(0.01)

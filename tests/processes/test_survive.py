@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.live import running
-from tests.processes.keeper import LIMIT_S, Keeper, received, told
+from tests.processes.keeper import LIMIT_S, Keeper, received, told, until
 from tests.processes.outside import OPTIONS as OUTSIDE_OPTIONS
 from tests.processes.outside import outside_kernel
 
@@ -61,14 +61,6 @@ async def revived(keeper, crash):
     before = keeper.server.log().count(REVIVES)
     crash()
     await until(lambda: keeper.server.log().count(REVIVES) > before)
-
-
-async def until(condition):
-    """Wait for what nothing announces."""
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 async def replace(keeper):
