@@ -89,28 +89,33 @@ const panel: JupyterFrontEndPlugin<void> = {
 const running: JupyterFrontEndPlugin<void> = {
   id: 'jupyter-agents:running',
   description: 'The section "Agents" among the running terminals and kernels.',
-  requires: [IAgentsModel, IRunningSessionManagers],
+  requires: [IAgentsModel],
+  optional: [IRunningSessionManagers], // Notebook 7 has it on its file browser only
   autoStart: true,
   activate: (
     app: JupyterFrontEnd,
     agents: AgentsModel,
-    managers: IRunningSessionManagers
+    managers: IRunningSessionManagers | null
   ): void => {
-    managers.add(new RunningAgents(agents, app.commands));
+    managers?.add(new RunningAgents(agents, app.commands));
   }
 };
 
 const status: JupyterFrontEndPlugin<void> = {
   id: 'jupyter-agents:status',
   description: 'The count of connections in the status bar.',
-  requires: [IAgentsModel, IStatusBar, ISettingRegistry],
+  requires: [IAgentsModel],
+  optional: [IStatusBar, ISettingRegistry], // Notebook 7 has no status bar
   autoStart: true,
   activate: (
     app: JupyterFrontEnd,
     agents: AgentsModel,
-    bar: IStatusBar,
-    registry: ISettingRegistry
+    bar: IStatusBar | null,
+    registry: ISettingRegistry | null
   ): void => {
+    if (!bar) {
+      return;
+    }
     const item = new AgentsStatus(
       agents,
       () => void app.commands.execute(CommandIDs.showPanel)
@@ -124,7 +129,7 @@ const status: JupyterFrontEndPlugin<void> = {
       isActive: () => isActive,
       activeStateChanged: changed
     });
-    void registry.load(PLUGIN).then(settings => {
+    void registry?.load(PLUGIN).then(settings => {
       const read = () => {
         isActive = settings.get('showInStatusBar').composite as boolean;
         changed.emit();

@@ -48,6 +48,14 @@ export const inspectors: JupyterFrontEndPlugin<void> = {
             open(app, model, address, await logSize());
           if (!tab.isAttached) {
             app.shell.add(tab, 'main', { type: 'Agent Inspector' });
+          }
+          if (!tab.isAttached) {
+            // Notebook 7's main area holds its notebook and nothing else
+            tab.dispose();
+            await app.commands.execute(CommandIDs.openConsole, { ...address });
+            return;
+          }
+          if (!tracker.has(tab)) {
             await tracker.add(tab);
           }
           app.shell.activateById(tab.id);

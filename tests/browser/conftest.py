@@ -45,6 +45,7 @@ def lab(
         app="lab",
         options=[
             "--LabApp.expose_app_in_browser=True",
+            "--JupyterNotebookApp.expose_app_in_browser=True",
             "--LabApp.extension_manager=readonly",
             f"--LabApp.extra_labextensions_path={_side_bar(home)}",
         ],

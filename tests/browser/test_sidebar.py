@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.pages import SCREENSHOTS
 from tests.live import connected
 
 AXE = Path(__file__).parents[1] / "conformance/node_modules/axe-core/axe.min.js"
@@ -298,6 +299,43 @@ def test_kernel_that_goes_leaves_its_class_parked(served):
         page.run_all()
         expect(light).to_have_attribute("data-state", "live")
         expect(instance(page, "parking", "lobby")).to_contain_text("1 connection")
+
+
+PLUGINS = ["plugin", "panel", "inspector", "running", "status"]
+
+
+def test_every_plugin_starts_in_notebook_7(served):
+    """Notebook 7 has no status bar and no main area for tabs: what needs them leaves them out."""
+    page = served("Seventh")
+    page.command("docmanager:save")
+    seven = page.page.context.new_page()
+    said = []
+    seven.on("console", lambda message: said.append(message.text))
+    seven.on("pageerror", lambda error: said.append(str(error)))
+    seven.goto(f"{page.server.url}notebooks/{page.path}?token={page.server.token}")
+    seven.wait_for_function("() => window.jupyterapp !== undefined")
+    seven.evaluate("async () => { await window.jupyterapp.restored; }")
+    started = seven.evaluate(
+        "(names) => names.filter("
+        "(name) => window.jupyterapp.isPluginActivated(`jupyter-agents:${name}`))",
+        PLUGINS,
+    )
+    assert started == PLUGINS
+    assert [
+        text for text in said if "failed to activate" in text or "jupyter-agents" in text
+    ] == []
+    seven.evaluate("() => window.jupyterapp.commands.execute('agents:show-panel')")
+    line = seven.locator(".jp-Agents-instance[data-agent='seventh']")
+    with connected(page.server, "agents/seventh/lobby"):
+        expect(line).to_be_visible()
+        SCREENSHOTS.mkdir(exist_ok=True)
+        seven.screenshot(path=SCREENSHOTS / "sidebar-notebook-7.png")
+        with page.page.context.expect_page() as opened:
+            line.locator(".jp-Agents-open").click()
+    expect(opened.value.get_by_role("heading", name="lobby")).to_be_visible()
+    assert opened.value.url.endswith("/agents/seventh/lobby")
+    opened.value.close()
+    seven.close()
 
 
 def test_server_without_the_extension_is_named(lab_page):
