@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ConnectionClosed,
         PublicError,
         ServeError,
+        ShareError,
         StateRejected,
     )
     from jupyter_agents.host.agent import Agent
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from jupyter_agents.protocol.backoff import ReconnectPolicy
     from jupyter_agents.protocol.http import Request, Response
     from jupyter_agents.serving import get_agent_by_name, serve
+    from jupyter_agents.sharing import Share
     from jupyter_agents.standalone import agent_handlers
 
 __version__ = "0.1.0"
@@ -66,6 +68,8 @@ _HOMES = MappingProxyType(
         "Request": "protocol.http",
         "Response": "protocol.http",
         "ServeError": "errors",
+        "Share": "sharing",
+        "ShareError": "errors",
         "StateRejected": "errors",
         "StreamingResponse": "host.callables",
         "agent_fetch": "client.fetch",
@@ -100,6 +104,8 @@ __all__ = [
     "Request",
     "Response",
     "ServeError",
+    "Share",
+    "ShareError",
     "StateRejected",
     "StreamingResponse",
     "agent_fetch",

@@ -7,6 +7,7 @@ AgentsError
 ├── AddressError
 ├── AgentNotFound
 ├── ServeError
+├── ShareError
 ├── CallError
 │   ├── CallFailed
 │   ├── CallTimeout
@@ -48,6 +49,7 @@ __all__ = [
     "PublicError",
     "RemoteProtocolError",
     "ServeError",
+    "ShareError",
     "StateError",
     "StateRejected",
 ]
@@ -103,6 +105,10 @@ class AgentNotFound(AgentsError, LookupError):
 
 class ServeError(AgentsError):
     """A class cannot be served; the sentence says what to do about it."""
+
+
+class ShareError(AgentsError):
+    """A link cannot be made or revoked; the sentence says what to do about it."""
 
 
 class CallError(AgentsError):

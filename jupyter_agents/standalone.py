@@ -144,7 +144,12 @@ class StandaloneServer:
         self._ticking = PeriodicCallback(self.door.tick, 1000)
         self._ticking.start()
         self.link.connect(
-            {"server_id": secrets.token_hex(8), "url": self.url, "token": self.token}
+            {
+                "server_id": secrets.token_hex(8),
+                "url": self.url,
+                "token": self.token,
+                "sharing": True,
+            }
         )
         self._note = _leave_note({"url": self.url, "token": self.token, "pid": os.getpid()})
 

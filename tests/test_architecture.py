@@ -31,13 +31,14 @@ LAWS = {
     "protocol": Law(("errors", "protocol"), ("msgspec",)),
     "link": Law(("errors", "link", "protocol.closing", "protocol.names"), ("msgspec",)),
     "host": Law(
-        ("errors", "protocol", "link", "host", "instance"),
+        ("errors", "protocol", "link", "host", "instance", "sharing"),
         ("traitlets", "msgspec", "jupyter_core"),
     ),
     "instance": Law(("errors", "protocol", "link", "host", "instance"), ("traitlets", "msgspec")),
+    "sharing": Law(("errors", "link", "host", "sharing"), ("segno",)),
     "websocket": Law(("errors", "protocol.closing", "websocket"), ("tornado",)),
     "access": Law(
-        ("errors", "access", "protocol.names", "protocol.http"),
+        ("errors", "access", "link", "protocol.names", "protocol.http"),
         ("tornado.httputil", "tornado.web"),  # the names of its requests, for the type checker
     ),
     "server": Law(

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
     from jupyter_agents.protocol.names import Address
 
 __all__ = [
+    "COOKIE",
     "Secrets",
+    "has_pass",
+    "hide_passes",
     "is_jupyter_cookie",
     "log_request",
     "presented_tokens",
+    "query_values",
     "read_request",
     "request_summary",
     "same_text",
@@ -36,8 +40,16 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _AUTHORIZATION = re.compile(r"\s*(?:token|bearer)\s+(.+?)\s*", re.IGNORECASE)
-_JUPYTER_COOKIE = re.compile(r"username-.*|jupyterhub-.*|_xsrf", re.IGNORECASE)
+COOKIE = "jupyter-agents-share"
+"""What a browser keeps of a link, so that the page can be loaded again; for its path only."""
+
+_JUPYTER_COOKIE = re.compile(rf"username-.*|jupyterhub-.*|_xsrf|{COOKIE}", re.IGNORECASE)
 _XSRF_HEADERS = frozenset({"x-xsrftoken", "x-csrftoken"})
+_PASS = re.compile(
+    r"(?<![A-Za-z0-9])(?:jas\.[0-9a-f]{8}\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"
+    r"|jat\.[A-Za-z0-9_-]{16,})"
+)
+"""Links and tickets, `capability.py` and `tickets.py`, wherever they stand in a text."""
 _TELLING_CHARS = 8
 """A shorter secret counts as a whole value only: within other text it would be everywhere."""
 
@@ -52,10 +64,31 @@ def is_jupyter_cookie(name: str, more: Collection[str] = ()) -> bool:
     return name in more or _JUPYTER_COOKIE.fullmatch(name) is not None
 
 
+def query_values(request: HTTPServerRequest, name: str) -> list[str]:
+    """List the values of one name in the query, empty ones left out."""
+    query = parse_qsl(request.query, keep_blank_values=True, errors="replace")
+    return [value for found, value in query if found == name and value]
+
+
+def hide_passes(uri: str) -> str:
+    """Return a request's URI without the links and tickets in it, for logs."""
+    path, mark, query = uri.partition("?")
+    pieces = [_hidden(piece) for piece in query.split("&")]
+    return _PASS.sub("[secret]", path) + mark + "&".join(pieces)
+
+
+def has_pass(text: str) -> bool:
+    """Tell whether a link or ticket stands in a text, percent-encoded or not."""
+    return _PASS.search(text) is not None or _PASS.search(unquote_plus(text)) is not None
+
+
+def _hidden(piece: str) -> str:
+    return f"{piece.partition('=')[0]}=[secret]" if has_pass(piece) else piece
+
+
 def presented_tokens(request: HTTPServerRequest) -> tuple[str, ...]:
     """List what could be a token: the ``token`` query values and the Authorization header's."""
-    query = parse_qsl(request.query, keep_blank_values=True, errors="replace")
-    found = [value for name, value in query if name == "token" and value]
+    found = query_values(request, "token")
     header = _AUTHORIZATION.fullmatch(request.headers.get("Authorization", ""))
     if header is not None:
         found.append(header[1])
@@ -64,6 +97,8 @@ def presented_tokens(request: HTTPServerRequest) -> tuple[str, ...]:
 
 class Secrets:
     """The credentials of this server that a request may carry.
+
+    Links and tickets are always among them, good or not: they are told by their form.
 
     Parameters
     ----------
@@ -117,7 +152,7 @@ class Secrets:
             return self.cookies(value) or None
         if name == "authorization":
             given = _AUTHORIZATION.fullmatch(value)
-            if given is not None and self.has(given[1]):
+            if given is not None and (self.has(given[1]) or has_pass(given[1])):
                 return None
         elif name == "referer":
             value = self._referer(value)
@@ -139,7 +174,7 @@ class Secrets:
         return unquote_plus(name) == "_xsrf" or self.has(plain) or self._is_telling(plain)
 
     def _is_telling(self, text: str) -> bool:
-        return any(token in text for token in self._telling)
+        return has_pass(text) or any(token in text for token in self._telling)
 
 
 def read_request(

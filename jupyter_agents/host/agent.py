@@ -40,6 +40,13 @@ class Agent(Stateful):
     cors: ClassVar[bool | Mapping[str, str]] = False
     """Cross-origin headers on HTTP answers: True for open ones, or the exact headers."""
 
+    access: ClassVar[Literal["jupyter", "link", "public"]] = "jupyter"
+    """Who may talk to its instances.
+
+    ``"jupyter"``: who signs in to Jupyter. ``"link"``: also who has a link that `ns.share` made.
+    ``"public"``: everyone who reaches the server, if its configuration has ``allow_public``.
+    """
+
     cancel_on_disconnect: ClassVar[bool] = False
     """Whether a call is cancelled when its caller's connection ends."""
 

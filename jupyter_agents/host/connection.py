@@ -170,6 +170,7 @@ class Connection:
         *,
         extended: bool = False,
         opened_at: float = 0.0,
+        readonly: bool = False,
     ) -> None:
         self._instance = instance
         self.number = number
@@ -183,7 +184,7 @@ class Connection:
         self._state: Any = None
         self._context = Context()
         # what follows is the door's: see instance/door.py
-        self.flags: dict[str, bool] = {"readonly": False, "protocol": True}
+        self.flags: dict[str, bool] = {"readonly": readonly, "protocol": True}
         self.accepted = self.connect_ran = self.greeted = False
         self.ending: tuple[int, str, bool] | None = None
         self.running = 0
@@ -210,7 +211,10 @@ class Connection:
 
     @property
     def user(self) -> Mapping[str, Any] | None:
-        """Jupyter's identity of the client, or None."""
+        """Jupyter's identity of the client, or None.
+
+        A guest's has ``"kind"``: ``"share"`` for who came by a link, ``"public"`` for anyone.
+        """
         return self.ctx.request.user
 
     @property

@@ -13,6 +13,7 @@ import inspect
 import logging
 import threading
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import traitlets
@@ -329,13 +330,17 @@ class AgentHandle(HasTraits):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__} has no {name!r}")
-        found = inspect.getattr_static(self._cls, name, None)
+        found, own = inspect.getattr_static(self._cls, name, None), self.__dict__
         if isinstance(found, (staticmethod, classmethod)):
             return getattr(self._cls, name)
         if inspect.isroutine(found):
             return self._method(name, found)
         if name in field_names(self._cls):
             return self._read(name)
+        if name == "share" and found is None:  # the agent's own goes first
+            from jupyter_agents.host.namespace import AgentNamespace as Namespace
+
+            return partial(Namespace(own["_host"], own["_hosted"]).share, self.name)
         return self._ask(lambda agent: getattr(agent, name))
 
     def _method(self, name: str, function: Any) -> Callable[..., Any]:

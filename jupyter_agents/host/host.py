@@ -26,6 +26,7 @@ from jupyter_agents.instance.tally import Tallies
 from jupyter_agents.link.frames import Kind, unpack_object
 from jupyter_agents.protocol import closing
 from jupyter_agents.protocol.names import spellings
+from jupyter_agents.sharing import Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -141,13 +142,13 @@ class AgentHost(AgentLoop):
         self.mirrors = Mirrors()
         """Handles to tell of a changed state."""
         self.server: dict[str, Any] = {}
-        self.watched = False
+        self.watched = self.is_stopping = False
         self.viewer: Viewer | None = None
         self.dropped = 0
-        self.is_stopping = False
         self.receipts = Receipts(self)
         self.rest = Rest(self)
         self.tallies = Tallies(self)
+        self.sharing = Sharing(self)
         self._requests = Requests(self)
         self._numbers = count(1)
         self._agreements: dict[int, tuple[Hosted, asyncio.Future[None]]] = {}
@@ -164,6 +165,7 @@ class AgentHost(AgentLoop):
             Kind.SERVED: self._served,
             Kind.TAKEN: self._taken,
             Kind.TALLY: self.tallies.heed,
+            Kind.SHARED: self.sharing.answered,
         }
 
     # -- frames from the link ------------------------------------------------------------------
@@ -223,6 +225,7 @@ class AgentHost(AgentLoop):
             about["request"],
             extended=bool(about.get("extended")),
             opened_at=float(about.get("opened_at") or 0),
+            readonly=bool(about.get("readonly")),
         )
         self.receipts.mark_for(connection, about)
         self.connections[number] = connection

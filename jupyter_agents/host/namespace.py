@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from jupyter_agents.host.handle import AgentHandle, handle_for
+from jupyter_agents.sharing import Share, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import timedelta
 
     from jupyter_agents.host.agent import Agent
     from jupyter_agents.host.host import AgentHost, Hosted
@@ -71,6 +74,63 @@ class AgentNamespace:
         """The address of an instance's console page, for a browser that is signed in."""
         base = str(self._host.server.get("url") or "http://localhost:8888/")
         return f"{base}agents/{self.agent}/{quote(name, safe='')}"
+
+    def share(
+        self,
+        name: str = "default",
+        expires: str | float | timedelta | datetime = "2h",
+        *,
+        readonly: bool = False,
+        max_connections: int | None = None,
+        label: str = "",
+    ) -> Share:
+        """A link that lets people in to one instance, and to nothing else, without signing in.
+
+        Parameters
+        ----------
+        name : str
+            The instance.
+        expires : str, float, timedelta or datetime
+            For how long: ``"2h"``, ``"30m"``, ``"7d"``, seconds; or until when.
+        readonly : bool
+            Whether they may only look: they get the state and messages, and may call methods that
+            do not change the state.
+        max_connections : int, optional
+            WebSockets at once over this link.
+        label : str
+            What to call those who come by it; they see it, and the agent does.
+
+        Returns
+        -------
+        Share
+            Shows itself as the link and a QR code; ``revoke()`` closes it for good.
+
+        Raises
+        ------
+        ShareError
+            When the class does not say ``access = "link"``, or the server does not allow it.
+
+        Thread
+        ------
+        Any but the agents' own.
+        """
+        seconds = seconds_of(expires, datetime.now(timezone.utc))
+        facts = self._host.sharing.ask(
+            "share",
+            agent=self.agent,
+            name=name,
+            expires_s=seconds,
+            readonly=readonly,
+            max_connections=max_connections,
+            label=label,
+        )
+        return Share(facts, self.page(name), self._host.sharing.ask)
+
+    def shares(self, name: str | None = None) -> list[Share]:
+        """The links that are good now, to one instance or to all; their secrets are not kept."""
+        ask = self._host.sharing.ask
+        found = ask("list", agent=self.agent, name=name)["shares"]
+        return [Share(facts, self.page(facts["name"]), ask) for facts in found]
 
     def stop(self) -> None:
         """Serve the class no longer.

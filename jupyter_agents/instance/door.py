@@ -82,7 +82,9 @@ class Door:
         connection.tags = check_tags(connection.id, tags)
         readonly = await outcome(agent.should_connection_be_readonly(connection, ctx))
         protocol = await outcome(agent.should_send_protocol_messages(connection, ctx))
-        connection.flags.update(readonly=bool(readonly), protocol=bool(protocol))
+        # a link for looking only stays one, whatever the hook says
+        readonly = connection.readonly or bool(readonly)
+        connection.flags.update(readonly=readonly, protocol=bool(protocol))
         self._host.running = agent.on_connect
         await outcome(agent.on_connect(connection, ctx))
 

@@ -52,13 +52,13 @@ class Hosted:
     def registration(self) -> dict[str, Any]:
         """The object of a SERVE frame."""
         gate = self.cls.on_before_connect.__func__ is not Agent.on_before_connect.__func__  # type: ignore[attr-defined]
-        cors = self.cls.cors
+        cors = self.cls.cors if isinstance(self.cls.cors, bool) else dict(self.cls.cors)
         return {
             "agent": self.agent,
             "class": self.cls.__name__,
             "spellings": self.spellings,
             "takeover": self.takeover,
-            "options": {"gate": gate, "cors": cors if isinstance(cors, bool) else dict(cors)},
+            "options": {"gate": gate, "cors": cors, "access": self.cls.access},
         }
 
     def renew(self, new: Hosted) -> Storage | None:

@@ -70,6 +70,8 @@ class Kind(IntEnum):
     TAKEN = 33  # → another host took the class over: object
     INSTANCE = 34  # ← an instance woke or went to sleep: object
     TALLY = 35  # ↔ count what the agents do, and how often to say it; ← what it was: object
+    SHARE = 36  # ← make, list or revoke links to what this host serves: object
+    SHARED = 37  # → what came of it: object
     HELLO = 40  # ↔ the handshake, see handshake.py: object
 
 

@@ -80,6 +80,9 @@ class RelayLimits:
     max_connections: int = 100_000
     """Connections at once; past it 1013."""
 
+    allow_public: bool = False
+    """Whether a class may let in everyone who reaches the server."""
+
 
 @dataclass(slots=True, eq=False)
 class ConnectionRecord:

@@ -16,13 +16,24 @@ if TYPE_CHECKING:
 
     from jupyter_agents.link.records import ConnectionRecord, HostPort
 
-__all__ = ["Registry"]
+__all__ = ["ACCESS", "Registry"]
+
+
+ACCESS = ("jupyter", "link", "public")
+"""Who may talk to a class: who signed in; who has a link, too; everyone."""
 
 
 class Registry:
-    """Served classes by their canonical address; `served` is for looking only."""
+    """Served classes by their canonical address; `served` is for looking only.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    allow_public : bool
+        Whether a class with ``access = "public"`` is served at all.
+    """
+
+    def __init__(self, allow_public: bool = False) -> None:
+        self._allow_public = allow_public
         self.served: dict[str, Served] = {}
         self._spellings: dict[str, str] = {}
 
@@ -42,6 +53,15 @@ class Registry:
 
     def refusal(self, host: HostPort, wish: dict[str, Any]) -> str | None:
         """Return why a host may not serve what it wishes to, as a sentence; None when it may."""
+        access = dict(wish.get("options") or {}).get("access", "jupyter")
+        if access not in ACCESS:
+            return f"{wish['class']}.access is {', '.join(ACCESS)}, not {access!r}"
+        if access == "public" and not self._allow_public:
+            return (
+                f'{wish["class"]} has access = "public", and this server allows that to no class '
+                '(allow_public is off in its configuration); with access = "link" people get '
+                "in by the links that you share"
+            )
         for spelling in (wish["agent"], *wish["spellings"]):
             other = self._meets(spelling)
             if other is None:

@@ -80,7 +80,7 @@ class Relay:
         self._wrap = wrap
         self.limits = limits or RelayLimits()
         self._event = on_event or (lambda kind, facts: None)
-        self._registry = Registry()
+        self._registry = Registry(self.limits.allow_public)
         self.records: dict[int, ConnectionRecord] = {}
         self.fan_out = FanOut(self.records, wrap, join)
         self._questions = Questions(self.limits)
@@ -88,7 +88,7 @@ class Relay:
         self._notices = Notices(wrap)
         self._owed: set[int] = set()
         self._numbers = count(1)
-        self._handlers: dict[int, Callable[[HostPort, int, bytes], None]] = {
+        self.handlers: dict[int, Callable[[HostPort, int, bytes], None]] = {
             Kind.TEXT_MANY: partial(self.fan_out.take, binary=False, replaceable=False),
             Kind.BINARY_MANY: partial(self.fan_out.take, binary=True, replaceable=False),
             Kind.STATE_MANY: partial(self.fan_out.take, binary=False, replaceable=True),
@@ -250,7 +250,7 @@ class Relay:
             if record is not None and record.host is host:
                 record.socket.send(self._wrap(payload, kind == _BINARY, False))
             return
-        handler = self._handlers.get(kind)
+        handler = self.handlers.get(kind)
         if handler is None:
             raise LinkError(f"A frame of unknown kind {kind} came from {host.id}")
         try:

@@ -10,6 +10,7 @@ import logging
 import secrets
 from datetime import datetime, timezone
 from importlib import metadata
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -24,7 +25,7 @@ from jupyter_agents.link.handshake import fingerprint
 from jupyter_agents.server.api import Observers, api_routes
 from jupyter_agents.server.door import Door
 from jupyter_agents.server.downlink import Downlink
-from jupyter_agents.server.handlers import AgentHandler, StaticHandler
+from jupyter_agents.server.handlers import AgentHandler, StaticHandler, TicketHandler
 from jupyter_agents.server.limits import Limits
 from jupyter_agents.server.observe import Events, Metrics
 from jupyter_agents.server.sockets import agent_routes
@@ -76,7 +77,8 @@ class AgentsApp(Limits, ExtensionApp):
         assert self.serverapp is not None
         base_url = self.serverapp.base_url
         self.observers = Observers()
-        self.door = Door(self, base_url, on_event=self._on_event)
+        folder = Path(self.serverapp.data_dir, "jupyter_agents")
+        self.door = Door(self, base_url, folder=folder, on_event=self._on_event)
         kernels = JupyterKernels(self.serverapp.web_app.settings)
         runtime_dir, version = self.serverapp.runtime_dir, metadata.version("jupyter_agents")
         self.downlink = Downlink(self.door, self, kernels, runtime_dir, self._welcome, version)
@@ -85,7 +87,8 @@ class AgentsApp(Limits, ExtensionApp):
         self.events = Events(event_logger)
         self.metrics = Metrics(self.door, self.downlink)
         self.door.on_left = self.metrics.left
-        self.handlers.extend(agent_routes(self.door, AgentHandler, StaticHandler, base_url="/"))
+        handlers = (AgentHandler, StaticHandler, TicketHandler)
+        self.handlers.extend(agent_routes(self.door, *handlers, base_url="/"))
         self.handlers.extend(api_routes(self.door, self.downlink, self.observers))
         self._server_id = secrets.token_hex(8)
         self._clocks = [
@@ -129,6 +132,7 @@ class AgentsApp(Limits, ExtensionApp):
             "prefix": self.door.prefix,
             "max_message_bytes": self.max_message_bytes,
             "max_frame_bytes": self.frame_bytes(),
+            "sharing": True,
         }
 
     def _on_event(self, kind: str, facts: dict[str, Any]) -> None:

@@ -11,11 +11,15 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from jupyter_agents.access.desk import Desk
+from jupyter_agents.access.gate import Gate
+from jupyter_agents.link.frames import Kind
 from jupyter_agents.link.relay import Relay
 from jupyter_agents.websocket.protocol import AgentWebSocketProtocol, Bundle, Flusher, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from jupyter_agents.link.records import ConnectionRecord, Served
     from jupyter_agents.server.limits import Limits
@@ -37,6 +41,8 @@ class Door:
     token : str
         Without Jupyter: what a client must show, as ``?token=`` or in its Authorization header.
         Empty lets everyone in.
+    folder : Path or None
+        Where the keys and the register of shared links are kept; None keeps them in memory.
     on_event : callable, optional
         See Relay.
     clock : callable
@@ -50,6 +56,7 @@ class Door:
         *,
         prefix: str = "agents",
         token: str = "",
+        folder: Path | None = None,
         on_event: Callable[[str, dict[str, Any]], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -63,6 +70,8 @@ class Door:
         self.paces = (limits.max_messages_per_s, limits.max_bytes_per_s)
         self.flusher = Flusher()
         self.relay = Relay(Message, limits.relay_limits(), on_event, Bundle)
+        self.gate = Gate(limits.gate_limits(), folder, clock)
+        self.relay.handlers[Kind.SHARE] = Desk(self.gate, self.relay.find).asked
         self.sockets: set[ClientSocket] = set()
         self.on_left: Callable[[ClientSocket], None] = _nothing
         """Told of each socket that is gone, while its record still says whose it was."""
@@ -76,15 +85,21 @@ class Door:
         return path[match.end() :] if match else path
 
     def tick(self) -> None:
-        """Let time pass in the relay; call it every second."""
+        """Let time pass in the relay and at the gate; call it every second."""
         self.relay.tick(self.clock())
+        self.gate.tick(self._access_of)
 
     def left(self, socket: ClientSocket) -> None:
         """A socket is gone."""
         self.sockets.discard(socket)
+        self.gate.left(socket)
         self.on_left(socket)
         if not self.sockets:
             self._all_gone.set()
+
+    def _access_of(self, agent: str) -> str:
+        served = self.relay.served.get(agent)
+        return str(served.options.get("access", "jupyter")) if served else "jupyter"
 
     async def stop(self) -> None:
         """Send every client away (1001), give them time to answer, then cut those that did not."""
@@ -97,6 +112,7 @@ class Door:
             except asyncio.TimeoutError:
                 for socket in list(self.sockets):
                     socket.abort()
+        self.gate.close()
 
 
 class ClientSocket:

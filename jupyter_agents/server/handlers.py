@@ -8,39 +8,56 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jupyter_server.auth import User
 from jupyter_server.auth.decorator import allow_unauthenticated, ws_authenticated
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import ensure_async
 from tornado.web import RequestHandler, authenticated
 
 from jupyter_agents.access.credentials import Secrets, presented_tokens
-from jupyter_agents.server import sockets
-from jupyter_agents.server.sockets import Refused
+from jupyter_agents.server import entrance, sockets
+from jupyter_agents.server.entrance import Entrance, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["AgentHandler", "StaticHandler"]
+__all__ = ["AgentHandler", "StaticHandler", "TicketHandler"]
 
 # jupyter_server does not annotate its decorators; a test looks at every method for their mark
 signed_in: Callable[[Any], Any] = ws_authenticated
 open_to_all: Callable[[Any], Any] = allow_unauthenticated
 
 
-class AgentHandler(sockets.AgentHandler, JupyterHandler):  # type: ignore[misc]  # prepare
-    """The door behind Jupyter's identity provider, authorizer, origin rules and XSRF check.
+class SignIn(Entrance, JupyterHandler):
+    """Jupyter's identity provider, authorizer, origin rules and XSRF check.
 
     To talk to an agent is to ``execute`` on the resource ``agents``, whatever the HTTP method:
-    its code runs.
+    its code runs. Guests have an invitation instead; they are asked for neither.
     """
 
     auth_resource = "agents"
 
     async def admit(self) -> None:
+        """Let in a guest, or whom Jupyter and its authorizer let in."""
+        self.current_user = self._jupyter_current_user = None
+        if not self.check_host():  # Jupyter looks at it again, for those who sign in
+            raise Refused(403, "Forbidden: this server is not called that")
+        await super().admit()
+        if self.guest is not None:
+            # Jupyter's own decorators and its log want one; it has no rights beyond this request
+            self.current_user = self._jupyter_current_user = User(self.guest.username)
+        if self.guest is not None or self.is_preflight():
+            self.set_cors_headers()
+
+    async def sign_in(self) -> None:
         """Sign in by whatever the identity provider knows, then ask the authorizer."""
+        guest = self.unbidden()
+        if guest is not None and await self._is_no_user():
+            self.guest = guest
+            return
         # Sets current_user; checks the Host header, and XSRF for methods that change something.
         await JupyterHandler.prepare(self, _redirect_to_login=self.wants_page())
-        if self._finished or self.is_preflight():
+        if self._finished:
             return
         if self.current_user is None:
             self._turn_away()
@@ -49,6 +66,12 @@ class AgentHandler(sockets.AgentHandler, JupyterHandler):  # type: ignore[misc] 
         if not await ensure_async(allowed):
             raise Refused(403, "Forbidden: you may not use agents on this server")
 
+    async def _is_no_user(self) -> bool:
+        """Whether nobody signed in, or only a browser's cookies did, for another origin's page."""
+        user = await ensure_async(self.identity_provider.get_user(self))
+        self.current_user = self._jupyter_current_user = user
+        return user is None or self.is_foreign()
+
     def _turn_away(self) -> None:
         if not self.wants_page():
             raise Refused(403, "Forbidden: sign in to Jupyter, or show its token")
@@ -56,9 +79,11 @@ class AgentHandler(sockets.AgentHandler, JupyterHandler):  # type: ignore[misc] 
         send_to_login(self)
 
     def identity(self) -> dict[str, Any] | None:
-        """Jupyter's identity model: ``username``, ``name``, ``display_name``, …."""
+        """Jupyter's identity model: ``username``, ``name``, ``display_name``, …; or a guest's."""
         user = self.current_user
-        return None if user is None else dict(self.identity_provider.identity_model(user))
+        if self.guest is not None or user is None:
+            return super().identity()
+        return dict(self.identity_provider.identity_model(user))
 
     def secrets(self) -> Secrets:
         """The server's token and login cookie, and what another identity provider let in."""
@@ -71,12 +96,20 @@ class AgentHandler(sockets.AgentHandler, JupyterHandler):  # type: ignore[misc] 
         return Secrets(presented, (provider.get_cookie_name(self),))
 
     def check_origin(self, origin: str = "") -> bool:
+        """Jupyter's rule, and a ticket: see Entrance."""
+        return super().check_origin(origin)
+
+    def allows_origin(self, origin: str) -> bool:
         """Jupyter's rule: its own origin, ``ServerApp.allow_origin``, or anyone with the token."""
         return JupyterHandler.check_origin(self)
 
     def skip_check_origin(self) -> bool:
         """Not for OPTIONS, as Jupyter's APIs do: a preflight is answered by the class's CORS."""
         return not self.identity_provider.should_check_origin(self)
+
+
+class AgentHandler(SignIn, sockets.AgentHandler):  # type: ignore[misc]  # prepare
+    """The door behind Jupyter's sign-in."""
 
     def set_default_headers(self) -> None:
         """Jupyter's headers, which make no sense on a 101."""
@@ -108,6 +141,23 @@ class AgentHandler(sockets.AgentHandler, JupyterHandler):  # type: ignore[misc] 
     async def options(self) -> None:
         """A preflight comes without credentials; any other OPTIONS was signed in by `admit`."""
         await sockets.AgentHandler.answer(self)
+
+
+class TicketHandler(SignIn, entrance.TicketHandler):  # type: ignore[misc]  # prepare
+    """Where a credential of Jupyter's, or a link, is traded for a ticket."""
+
+    def set_cors_headers(self) -> None:
+        """Every origin may ask, with a credential that is not a cookie."""
+
+    @signed_in
+    async def post(self, agent: str, name: str) -> None:
+        """``{"ticket": str, "expires_in": seconds}``."""
+        await entrance.TicketHandler.post(self, agent, name)
+
+    @open_to_all
+    async def options(self, agent: str, name: str) -> None:
+        """A preflight comes without credentials."""
+        await entrance.TicketHandler.options(self, agent, name)
 
 
 class StaticHandler(sockets.StaticHandler):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from traitlets import Bool, Float, HasTraits, Int
 
+from jupyter_agents.access.gate import GateLimits
 from jupyter_agents.link.records import RelayLimits
 from jupyter_agents.websocket.protocol import Deflate, SocketOptions
 
@@ -129,6 +130,41 @@ class Limits(HasTraits):
         help="How long a stopping server waits for its clients to answer the close frame (1001).",
     ).tag(config=True)
 
+    allow_links = Bool(
+        True, help="Whether links may be shared, and open anything; off, every link is dead."
+    ).tag(config=True)
+    allow_public = Bool(
+        False,
+        help=(
+            'Whether a class may say access = "public": everyone who reaches the server may then '
+            "talk to it. Off, such a class is not served, and its cell says so."
+        ),
+    ).tag(config=True)
+    max_share_s = Float(
+        30 * 24 * 3600.0,
+        min=1.0,
+        help="How long a shared link may be good at most; `share` refuses a longer one.",
+    ).tag(config=True)
+    max_shares = Int(
+        1_000, min=0, help="Links that are good at once; `share` refuses one more."
+    ).tag(config=True)
+    ticket_s = Float(
+        30.0, min=1.0, help="How long a one-time ticket is good; later it opens nothing (403)."
+    ).tag(config=True)
+    max_tickets = Int(
+        10_000, min=1, help="Tickets that are out and not used; one more is refused with 503."
+    ).tag(config=True)
+
+    def gate_limits(self) -> GateLimits:
+        """What the gate bounds and allows."""
+        return GateLimits(
+            allow_links=self.allow_links,
+            max_share_s=self.max_share_s,
+            max_shares=self.max_shares,
+            ticket_s=self.ticket_s,
+            max_tickets=self.max_tickets,
+        )
+
     def relay_limits(self) -> RelayLimits:
         """What the relay bounds."""
         return RelayLimits(
@@ -138,6 +174,7 @@ class Limits(HasTraits):
             request_timeout_s=self.request_timeout_s,
             max_requests=self.max_requests,
             max_connections=self.max_connections,
+            allow_public=self.allow_public,
         )
 
     def socket_options(self) -> SocketOptions:

@@ -1,8 +1,8 @@
 """The door that clients knock at: one URL for WebSocket and HTTP, in plain Tornado.
 
-Says who may enter, which agent is meant and what it may know of the request; the relay does the
-rest. Never reads a message. `handlers.py` puts Jupyter's sign-in before it; `standalone` uses it
-as it is.
+Says which agent is meant and what it may know of the request; the relay does the rest. Never reads
+a message. Who may enter is `entrance.py`'s. `handlers.py` puts Jupyter's sign-in before it;
+`standalone` uses it as it is.
 """
 
 from __future__ import annotations
@@ -27,16 +27,11 @@ from tornado.web import (
 )
 from tornado.websocket import WebSocketHandler
 
-from jupyter_agents.access.credentials import (
-    Secrets,
-    log_request,
-    presented_tokens,
-    read_request,
-    request_summary,
-)
+from jupyter_agents.access.credentials import log_request, read_request, request_summary
 from jupyter_agents.errors import AddressError, AgentNotFound
-from jupyter_agents.protocol.closing import http_status
+from jupyter_agents.protocol.closing import TRY_AGAIN_LATER, http_status
 from jupyter_agents.protocol.names import Address, check_connection_id, split_path
+from jupyter_agents.server.entrance import Entrance, Refused, TicketHandler
 from jupyter_agents.server.pace import client_socket
 from jupyter_agents.websocket.protocol import AgentWebSocketProtocol
 
@@ -47,7 +42,7 @@ if TYPE_CHECKING:
     from jupyter_agents.protocol.http import Request
     from jupyter_agents.server.door import Door
 
-__all__ = ["STATIC", "AgentHandler", "Refused", "StaticHandler", "agent_routes", "log_request"]
+__all__ = ["STATIC", "AgentHandler", "StaticHandler", "agent_routes", "log_request"]
 
 _log = logging.getLogger(__name__)
 
@@ -69,21 +64,11 @@ _CORS = MappingProxyType(
 )
 
 
-class Refused(HTTPError):
-    """A request that is answered with `facts` as JSON instead of being let in."""
-
-    def __init__(self, status: int, error: str, **facts: Any) -> None:
-        super().__init__(status)
-        self.facts = {"error": error, **facts}
-
-
 @stream_request_body
-class AgentHandler(WebSocketHandler):
+class AgentHandler(Entrance, WebSocketHandler):
     """``{prefix}/{agent}/{name}[/tail]``: a WebSocket where the request asks for one, HTTP else.
 
-    A subclass says who may enter (`admit`), as whom (`identity`) and by which credential
-    (`secrets`). The body is read only after `admit`, so that a stranger cannot make the server
-    hold one.
+    The body is read only after `admit`, so that a stranger cannot make the server hold one.
     """
 
     def initialize(self, door: Door) -> None:
@@ -93,42 +78,6 @@ class AgentHandler(WebSocketHandler):
         self._body_bytes = 0
         self._pending: PendingRequest | None = None
         self._reply: asyncio.Future[tuple[dict[str, Any], bytes] | None] | None = None
-
-    # -- who may enter -------------------------------------------------------------------------
-
-    async def admit(self) -> None:
-        """Return when the client may enter; raise or finish the response otherwise."""
-        if self.door.token and not self._shows_token() and not self.is_preflight():
-            raise Refused(
-                403, "Forbidden: show the token, as ?token= or in the Authorization header"
-            )
-
-    def identity(self) -> dict[str, Any] | None:
-        """The user that signed in, JSON-safe; None where nobody does."""
-        return None
-
-    def secrets(self) -> Secrets:
-        """What the sign-in consumed."""
-        return Secrets((self.door.token,))
-
-    def check_origin(self, origin: str) -> bool:
-        """Whether a page of another origin may come in: with the token only."""
-        return (bool(self.door.token) and self._shows_token()) or super().check_origin(origin)
-
-    def _shows_token(self) -> bool:
-        known = Secrets((self.door.token,))
-        return any(known.has(token) for token in presented_tokens(self.request))
-
-    def _check_origin_header(self) -> None:
-        """Refuse a foreign page before anything is asked of an agent.
-
-        Tornado's own check of WebSockets comes too late: the agent's gate is asked before it.
-        """
-        origin = self.request.headers.get("Origin")
-        site = self.request.headers.get("Sec-Fetch-Site")
-        if origin is None or site in ("same-origin", "none") or self.check_origin(origin):
-            return
-        raise Refused(403, "Forbidden: cross-origin requests are not allowed")
 
     # -- Tornado's course of a request ---------------------------------------------------------
 
@@ -176,10 +125,12 @@ class AgentHandler(WebSocketHandler):
             self._answer_preflight(cors)
             return
         if not cors:
-            self._check_origin_header()
+            self.check_origin_header()
         about = {"request": self._request(address, tail).to_dict()}
         reply = await self._ask(served, about, b"".join(self._body))
         if reply is not None:
+            if self.wants_page():
+                self.keep_guest(self.request.path.removesuffix(tail))
             self._set_headers(cors.items())
             self._respond(served, address, tail, *reply)
 
@@ -201,11 +152,12 @@ class AgentHandler(WebSocketHandler):
     # -- the WebSocket -------------------------------------------------------------------------
 
     async def _enter(self) -> None:
-        self._check_origin_header()
+        self.check_origin_header()
         served, address, tail = self.locate()
         request = self._request(address, tail)
         self._connection_id = _connection_id(request)
         self._served, self._name = served, address.name
+        self._check_room()
         asked = request.to_dict()
         if served.options.get("gate"):
             replaced = await self._ask_gate(served, address, asked)
@@ -216,8 +168,13 @@ class AgentHandler(WebSocketHandler):
         self._info = {
             "request": json.dumps(asked, separators=(",", ":"), ensure_ascii=False),
             "extended": request.query.get("_ja") == "1",
+            "readonly": self.guest is not None and self.guest.readonly,
         }
         await super().get()
+
+    def _check_room(self) -> None:
+        if self.guest is not None and not self.door.gate.has_room(self.guest):
+            raise Refused(429, "As many connections as this link allows are open already")
 
     async def _ask_gate(
         self, served: Served, address: Address, asked: dict[str, Any]
@@ -243,6 +200,11 @@ class AgentHandler(WebSocketHandler):
 
     def open(self, *args: str, **kwargs: str) -> None:
         """The 101 is out."""
+        if self.guest is not None and not self.door.gate.entered(
+            self.guest, self._socket, self._served.agent
+        ):
+            self.close(TRY_AGAIN_LATER, "As many connections as this link allows are open")
+            return
         self._socket.open(self._served, self._name, self._connection_id, self._info)
 
     # -- asking the agent ----------------------------------------------------------------------
@@ -259,10 +221,15 @@ class AgentHandler(WebSocketHandler):
             address, tail = split_path(self.door.behind_prefix(self.request.path))
             served = self.door.relay.find(address.agent)
         except AgentNotFound as error:
-            raise Refused(404, str(error), agents=list(error.known)) from None
+            raise self._not_found(error) from None
         except AddressError as error:
             raise Refused(http_status(error), str(error)) from None
         return served, Address(served.agent, address.name), tail
+
+    def _not_found(self, error: AgentNotFound) -> Refused:
+        if self.guest is not None:  # what else there is, is none of a guest's business
+            return Refused(404, "This agent is not here now")
+        return Refused(404, str(error), agents=list(error.known))
 
     def _request(self, address: Address, tail: str) -> Request:
         return read_request(self.request, self.secrets(), address, tail, self.identity())
@@ -347,28 +314,6 @@ class AgentHandler(WebSocketHandler):
     def compute_etag(self) -> None:
         """No ETag of ours: whether an agent's answer changed is the agent's to say."""
 
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Every refusal is JSON, and says no more than it has to."""
-        error = kwargs.get("exc_info", (None, None))[1]
-        facts = getattr(error, "facts", None)
-        self._end(facts or {"error": responses.get(status_code, "Unknown")})
-
-    # -- kinds of request ----------------------------------------------------------------------
-
-    def is_upgrade(self) -> bool:
-        """Whether the client wants a WebSocket."""
-        return self.request.headers.get("Upgrade", "").lower() == "websocket"
-
-    def is_preflight(self) -> bool:
-        """Whether a browser asks, without credentials, if another origin may come."""
-        headers = self.request.headers
-        return self.request.method == "OPTIONS" and "Access-Control-Request-Method" in headers
-
-    def wants_page(self) -> bool:
-        """Whether a person looks at this URL in a browser."""
-        accepts = self.request.headers.get("Accept", "")
-        return self.request.method == "GET" and "text/html" in accepts and not self.is_upgrade()
-
     # -- logs ----------------------------------------------------------------------------------
 
     def _request_summary(self) -> str:
@@ -410,6 +355,7 @@ def agent_routes(
     door: Door,
     handler: type[AgentHandler] = AgentHandler,
     static_handler: type[StaticFileHandler] = StaticHandler,
+    ticket_handler: type[TicketHandler] = TicketHandler,
     *,
     base_url: str | None = None,
 ) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
@@ -419,7 +365,7 @@ def agent_routes(
     ----------
     door : Door
         What they lead to.
-    handler, static_handler : type
+    handler, static_handler, ticket_handler : type
         Subclasses with a sign-in of their own.
     base_url : str or None
         None is the door's; "/" where somebody else puts that before every route.
@@ -429,6 +375,7 @@ def agent_routes(
     return [
         (agents, handler, {"door": door}),
         (f"{base}agents-static/(.*)", static_handler, {"path": str(STATIC)}),
+        (f"{base}api/agents/([^/]+)/([^/]+)/ticket", ticket_handler, {"door": door}),
     ]
 
 

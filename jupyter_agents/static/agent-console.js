@@ -22,15 +22,21 @@ const byId = (id) => document.getElementById(id);
 
 const HISTORY_LIMIT = 50;
 
-/** What the page's address says: the query for the agent, and the token, which leaves the address bar. */
+/** The credentials of this server that an address may carry; what only has their name is the agent's. */
+const LINK = /^jas\.[0-9a-f]{8}\./;
+
+/** What the page's address says: the query for the agent, and the token or link, which leave the address bar. */
 function readAddress() {
   const query = Object.fromEntries(new URLSearchParams(location.search));
-  const { token, _pk, _ja, ...rest } = query;
-  if (token !== undefined) {
+  const { token, share, _pk, _ja, ...others } = query;
+  const link = LINK.test(share ?? "") ? share : undefined;
+  const rest = { ...others, ...(share !== undefined && link === undefined ? { share } : {}) };
+  if (token !== undefined || link !== undefined) {
     const search = new URLSearchParams(rest).toString();
     history.replaceState(history.state, "", location.pathname + (search ? `?${search}` : "") + location.hash);
   }
-  return { query: token === undefined ? rest : { ...rest, token }, token };
+  const secrets = { ...(token === undefined ? {} : { token }), ...(link === undefined ? {} : { share: link }) };
+  return { query: { ...rest, ...secrets }, token, link };
 }
 
 /**
@@ -211,7 +217,7 @@ async function copyAddress(client) {
 }
 
 function start() {
-  const { query, token } = readAddress();
+  const { query, token, link } = readAddress();
   const place = document.documentElement.dataset;
   const status = makeStatus();
   const log = mountMessageLog(byId("log"));
@@ -234,7 +240,8 @@ function start() {
   const showCallables = setUpCalls(client);
 
   const describe = async () => {
-    const { callables, state_kind } = await fetchDescription(place, client, token);
+    // a link opens this agent and not the server's own view of it
+    const { callables, state_kind } = link ? {} : await fetchDescription(place, client, token);
     showCallables(callables);
     state.setKind(state_kind);
   };

@@ -61,4 +61,6 @@ def test_records_are_themselves():
 
 def test_limits_are_bounded():
     """Every limit is a positive number: nothing is unbounded."""
-    assert all(value > 0 for value in dataclasses.asdict(RelayLimits()).values())
+    limits = dataclasses.asdict(RelayLimits())
+    assert limits.pop("allow_public") is False
+    assert all(value > 0 for value in limits.values())

@@ -68,7 +68,11 @@ def test_routes_say_where_they_are():
     """Routes carry the whole path, or none of the base where somebody else adds it."""
     door = Door(Limits(), "/u.x/", prefix="v1/live")
     patterns = [route[0] for route in agent_routes(door)]
-    assert patterns == [r"/u\.x/(?:/*)v1/live/(?:.*)", r"/u\.x/agents-static/(.*)"]
+    assert patterns == [
+        r"/u\.x/(?:/*)v1/live/(?:.*)",
+        r"/u\.x/agents-static/(.*)",
+        r"/u\.x/api/agents/([^/]+)/([^/]+)/ticket",
+    ]
     assert agent_routes(door, base_url="/")[1][0] == "/agents-static/(.*)"
 
 

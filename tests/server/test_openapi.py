@@ -65,7 +65,7 @@ async def test_every_handler_is_documented(agents, spec):
     paths = {reached(path, agents.handlers) for path in spec["paths"]}
     missing = [route[0] for i, route in enumerate(agents.handlers) if i not in paths]
     assert not missing
-    assert len(agents.handlers) == 9
+    assert len(agents.handlers) == 10
 
 
 def leaves(router):
