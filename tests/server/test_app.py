@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -277,11 +278,24 @@ def test_kernel_is_not_culled(
     assert manager["two"].last_activity is None
 
 
-async def test_real_kernel_manager_has_what_we_use(jp_serverapp):
-    """Jupyter's own managers answer the questions that our fakes answer."""
-    kernels = JupyterKernels(jp_serverapp.web_app.settings)
+@pytest.fixture
+def at_last():
+    """What is to be done when the server, asked for after this one, is gone."""
+    with ExitStack() as stack:
+        yield stack
+
+
+async def test_real_kernel_manager_has_what_we_use(at_last, jp_serverapp):
+    """Jupyter's own managers answer the questions that our fakes answer.
+
+    The session manager never closes its database, and Python 3.13 warns of that.
+    """
+    settings = jp_serverapp.web_app.settings
+    kernels = JupyterKernels(settings)
     assert kernels.find_key(fingerprint(b"x")) is None
     assert not await kernels.may_return({"kernel_id": "x", "notebook": "x.ipynb"})
     assert await kernels.about("x") == {}
     kernels.touch("x", traffic=True)
-    assert "last_activity_times" in jp_serverapp.web_app.settings
+    assert "last_activity_times" in settings
+    sessions = settings["session_manager"]
+    at_last.callback(lambda: (sessions.close(), sessions.connection.close()))
