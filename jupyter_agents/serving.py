@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["default_host", "get_agent_by_name", "serve", "stop_default_host"]
 
 SERVE_S = 15.0
+MAX_SOURCE_BYTES = 256 * 1024
 _log = logging.getLogger("jupyter_agents")
 
 
@@ -213,6 +214,7 @@ def serve(
     takeover: bool = False,
     standalone: bool = False,
     limits: HostLimits | None = None,
+    autostart: bool = False,
 ) -> AgentNamespace:
     """Serve a class of agents from this cell.
 
@@ -234,6 +236,9 @@ def serve(
         default only where none is found.
     limits : HostLimits, optional
         What all agents of this process may use from now on; see docs/limits.md.
+    autostart : bool
+        Have Jupyter Server run this cell again, and no other, when the kernel is back after a
+        restart or a crash. So the cell has to import and define all that it needs.
 
     Returns
     -------
@@ -261,12 +266,31 @@ def serve(
         storage=open_storage(storage),
         context=contextvars.copy_context(),
         takeover=takeover,
+        autostart=_cell_source() if autostart else "",
     )
     if limits is not None:
         host.submit(host.set_limits, limits).result(SERVE_S)
     _stand_alone_if_unlinked(host)
     _have_served(host, hosted)
     return AgentNamespace(host, host.classes[hosted.agent])
+
+
+def _cell_source() -> str:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    request: dict[str, Any] = getattr(shell, "get_parent", dict)()
+    source = str(request.get("content", {}).get("code", ""))
+    if not source:
+        raise ServeError(
+            "autostart=True has this cell run again when the kernel is back, but serve(…) was not "
+            "called in a notebook cell"
+        )
+    if len(source.encode("utf-8", "replace")) > MAX_SOURCE_BYTES:
+        raise ServeError(
+            f"A cell for autostart=True may have {MAX_SOURCE_BYTES} bytes; move what is long into "
+            "a module"
+        )
+    return source
 
 
 def _have_served(host: AgentHost, hosted: Hosted) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from traitlets import Float
@@ -234,3 +236,36 @@ def test_hook_that_blocks_is_named(alone, caplog):
         release.set()
         thread.join()
     assert "asyncio.to_thread" in caplog.text
+
+
+class Shell:
+    """An IPython shell that runs a cell."""
+
+    kernel = None
+
+    def __init__(self, code):
+        self.code = code
+
+    def get_parent(self):
+        return {"content": {"code": self.code}}
+
+
+def test_autostart_sends_the_cells_source_along(alone, monkeypatch):
+    """The server is told the source; serving without autostart takes it back."""
+    monkeypatch.setitem(
+        sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: Shell("x = 1"))
+    )
+    hosted = serve(Echo, storage="memory", autostart=True)._hosted
+    assert hosted.registration()["autostart"] == "x = 1"
+    serve(Echo, storage="memory")
+    assert hosted.registration()["autostart"] == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [("", "not called in a notebook cell"), ("x" * 300_000, "262144 bytes")]
+)
+def test_autostart_needs_a_cell(alone, monkeypatch, code, said):
+    """Outside of a cell, and for one that is too long, nothing is served."""
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: Shell(code)))
+    with pytest.raises(ServeError, match=said):
+        serve(Echo, storage="memory", autostart=True)

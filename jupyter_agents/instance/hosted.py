@@ -37,6 +37,8 @@ class Hosted:
     storage: Storage
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     takeover: bool = False
+    autostart: str = ""
+    """The cell's source, which the server runs again when the kernel is back."""
     instances: dict[str, AgentInstance] = field(default_factory=dict)
     """Those that are awake, and those that slept and are not forgotten yet."""
     handle_class: Any = None
@@ -58,6 +60,7 @@ class Hosted:
             "class": self.cls.__name__,
             "spellings": self.spellings,
             "takeover": self.takeover,
+            "autostart": self.autostart,
             "options": {"gate": gate, "cors": cors, "access": self.cls.access},
         }
 
@@ -76,7 +79,7 @@ class Hosted:
         except BaseException:
             self.cls, self.context = old_cls, old_context
             raise
-        self.takeover = new.takeover
+        self.takeover, self.autostart = new.takeover, new.autostart
         for go_on in adopt:
             go_on()
         return self._move_to(new.storage)

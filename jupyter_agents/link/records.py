@@ -40,7 +40,7 @@ class HostPort(Protocol):
     """The kernel's id; unique among the living hosts."""
 
     about: dict[str, Any]
-    """For people: ``kernel_id``, ``notebook``, ``pid``."""
+    """``kernel_id``, and where they are known ``notebook`` and ``pid``."""
 
     full: bool
     """True while the link is over its limit; the relay then has the sockets wait."""
@@ -180,6 +180,8 @@ class Served:
     about: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
     """``gate``: the class has its own on_before_connect; ``cors``; ``access``."""
+    autostart: str = ""
+    """Source that serves the class again in a new process of its kernel; empty for none."""
     session: str = ""
     """One life of a host that says which messages are settled; empty for one that does not."""
     wants_marks: bool = True

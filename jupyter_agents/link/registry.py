@@ -88,6 +88,7 @@ class Registry:
         agent, class_name = str(wish["agent"]), str(wish["class"])
         spellings = tuple(dict.fromkeys([agent, *(str(s) for s in wish["spellings"])]))
         options, session = dict(wish.get("options") or {}), str(wish.get("session") or "")
+        autostart = str(wish.get("autostart") or "")
         # From here on nothing raises: a malformed wish must not leave half a class behind.
         served = self.served.get(agent)
         if served is None:
@@ -95,6 +96,7 @@ class Registry:
         self._unspell(served)
         served.class_name, served.spellings = class_name, spellings
         served.about, served.options = dict(host.about), options
+        served.autostart = autostart
         served.session, served.wants_marks = session, bool(wish.get("marks", True))
         self._spellings.update(dict.fromkeys(spellings, agent))
         return served

@@ -23,6 +23,7 @@ from tornado.web import HTTPError
 from jupyter_agents.access.credentials import same_text
 from jupyter_agents.link.handshake import fingerprint
 from jupyter_agents.server.api import Observers, api_routes
+from jupyter_agents.server.autostart import Autostart
 from jupyter_agents.server.door import Door
 from jupyter_agents.server.downlink import Downlink
 from jupyter_agents.server.handlers import AgentHandler, StaticHandler, TicketHandler
@@ -82,6 +83,8 @@ class AgentsApp(Limits, ExtensionApp):
         kernels = JupyterKernels(self.serverapp.web_app.settings)
         runtime_dir, version = self.serverapp.runtime_dir, metadata.version("jupyter_agents")
         self.downlink = Downlink(self.door, self, kernels, runtime_dir, self._welcome, version)
+        served = self.door.relay.served
+        self.autostart = Autostart(lambda: list(served.values()), kernels, self.log)
         event_logger = self.serverapp.event_logger
         assert event_logger is not None
         self.events = Events(event_logger)
@@ -103,6 +106,7 @@ class AgentsApp(Limits, ExtensionApp):
         """Send the clients away, then let the kernels go."""
         for clock in self._clocks:
             clock.stop()
+        await self.autostart.stop()
         self.metrics.stop()
         self.observers.close()
         await self.door.stop()
@@ -119,6 +123,7 @@ class AgentsApp(Limits, ExtensionApp):
     async def _tick(self) -> None:
         self.door.tick()
         self.downlink.tally(self.event_interval_s if self.events.is_activity_heard else 0.0)
+        self.autostart.tick()
         await self.downlink.forget_gone()
 
     def _welcome(self) -> dict[str, Any]:
@@ -182,13 +187,28 @@ class JupyterKernels:
         return bytes(getattr(getattr(kernel, "session", None), "key", b""))
 
     async def about(self, kernel_id: str) -> dict[str, Any]:
-        """``notebook``, the path of the session that the kernel belongs to, when there is one."""
+        """``notebook``, the path of its session, and ``pid``; each when there is one."""
+        found: dict[str, Any] = {}
+        if (process := self.process(kernel_id)) is not None:
+            found["pid"] = process
         sessions = self._settings["session_manager"]
         try:
             session = await ensure_async(sessions.get_session(kernel_id=kernel_id))
         except HTTPError:
-            return {}
-        return {"notebook": session["path"]} if session and session.get("path") else {}
+            return found
+        return {**found, "notebook": session["path"]} if session and session.get("path") else found
+
+    def process(self, kernel_id: str) -> int | None:
+        """The kernel's process id, where this server started it."""
+        if kernel_id not in self._manager:
+            return None
+        provisioner = getattr(self._manager.get_kernel(kernel_id), "provisioner", None)
+        process = getattr(provisioner, "pid", None)
+        return process if isinstance(process, int) else None
+
+    def client(self, kernel_id: str) -> Any:
+        """A client of the kernel, to have it run a cell."""
+        return self._manager.get_kernel(kernel_id).client()
 
     async def may_return(self, about: Mapping[str, Any]) -> bool:
         """Whether Jupyter has the kernel, which a restart keeps, or another for its notebook."""

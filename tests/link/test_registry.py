@@ -171,3 +171,11 @@ def test_tallies_are_the_owners(registry):
             lambda *event: told.append(event), host, 0, pack_object({"tallies": tallies})
         )
     assert told == [("tally", {"agent": "chat-room", "count": 2})]
+
+
+def test_class_says_what_serves_it_again(registry):
+    """The source of an autostart is kept with the class, until it is served without one."""
+    registry.put(OWNER, {**wish(), "autostart": "serve(ChatRoom)"})
+    assert registry.find("chat-room").autostart == "serve(ChatRoom)"
+    registry.put(OWNER, wish())
+    assert registry.find("chat-room").autostart == ""

@@ -253,6 +253,40 @@ async def test_interrupt_of_a_cell_leaves_agents_alone(keeper):
         assert keeper.notes("start", "stop") == ["start 0"]
 
 
+@pytest.mark.parametrize("end", [restart, kill], ids=lambda end: end.__name__)
+async def test_class_that_serves_itself_again(keeper, end):
+    """With autostart=True nobody runs a cell: clients and their messages find the agent again."""
+    await asyncio.to_thread(keeper.serve, more=", autostart=True")
+    async with keeper.client(secret="s") as client:
+        await told(client, "open")
+        assert await client.call("add", [3]) == 3
+        for count in (4, 5):  # it is told its source anew each time
+            await end(keeper)
+            waits = client.call("add", [1], timeout=0)
+            await told(client, "suspended", "resumed")
+            assert await waits == count
+        assert await client.call("about") == [["a", ["a", "x"], {"secret": "s"}, False]]
+    assert keeper.notes("connect", "start") == ["start 0", "connect a", "start 3", "start 4"]
+    # it counts as nobody's cell: the first one of a person is number 1
+    counted = await asyncio.to_thread(keeper.kernel.run, "print(len(In) - 1)")
+    assert counted.text == "1\n"
+
+
+async def test_autostart_that_lacks_a_name_says_so(keeper):
+    """Only the cell that serves is run again; what it lacks is in the log, and clients wait."""
+    await asyncio.to_thread(keeper.kernel.run, "from jupyter_agents import Agent, serve\nx = 1")
+    cell = "class Needy(Agent):\n    n = x\n\nserve(Needy, takeover=True, autostart=True)"
+    await asyncio.to_thread(keeper.kernel.run, cell)
+    await restart(keeper)
+    said = (
+        "failed, its clients go on waiting: NameError: name 'Agent' is not defined; only the cell"
+    )
+    await until(lambda: said in keeper.server.log())
+    await asyncio.to_thread(
+        keeper.kernel.run, "from jupyter_agents import Agent, serve\nx = 1\n" + cell
+    )
+
+
 ENDINGS = """
 class Stopping(Keeper):
     async def on_stop(self):

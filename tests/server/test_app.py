@@ -244,6 +244,16 @@ async def test_kernels_notebook(settings):
     assert await kernels.about("two") == {}
 
 
+async def test_kernels_process(settings, manager):
+    """The process id is known where this server started the kernel, and told with the notebook."""
+    kernels = JupyterKernels(settings)
+    assert [kernels.process(name) for name in ("one", "far", "none")] == [None, None, None]
+    manager["one"].provisioner = SimpleNamespace(pid=7)
+    manager["two"].provisioner = SimpleNamespace(pid=None)
+    assert [kernels.process(name) for name in ("one", "two")] == [7, None]
+    assert await kernels.about("one") == {"notebook": "a/b.ipynb", "pid": 7}
+
+
 async def test_kernel_may_return_while_jupyter_has_it(settings, manager):
     """A kernel that was shut down does not, unless its notebook has another one now."""
     kernels = JupyterKernels(settings)
