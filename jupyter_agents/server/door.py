@@ -15,6 +15,7 @@ from jupyter_agents.access.desk import Desk
 from jupyter_agents.access.gate import Gate
 from jupyter_agents.link.frames import Kind
 from jupyter_agents.link.relay import Relay
+from jupyter_agents.websocket.pace import PacedReading
 from jupyter_agents.websocket.protocol import AgentWebSocketProtocol, Bundle, Flusher, Message
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from jupyter_agents.link.records import ConnectionRecord, Served
     from jupyter_agents.server.limits import Limits
 
-__all__ = ["ClientSocket", "Door"]
+__all__ = ["ClientSocket", "Door", "PacedSocket"]
 
 
 class Door:
@@ -88,6 +89,10 @@ class Door:
         """Let time pass in the relay and at the gate; call it every second."""
         self.relay.tick(self.clock())
         self.gate.tick(self._access_of)
+
+    def new_socket(self) -> ClientSocket:
+        """A new client's socket, paced where the limits want it."""
+        return PacedSocket(self) if any(self.paces) else ClientSocket(self)
 
     def left(self, socket: ClientSocket) -> None:
         """A socket is gone."""
@@ -181,6 +186,40 @@ class ClientSocket:
     def _leave(self, code: int, reason: str, was_clean: bool) -> None:
         self._door.left(self)
         self._relay.closed(self.record, code, reason, was_clean)
+
+
+class PacedSocket(ClientSocket):
+    """A client that is read no faster than its server's limits say."""
+
+    __slots__ = ("_reading",)
+
+    def connect(self, protocol: AgentWebSocketProtocol) -> None:
+        """See ClientSocket."""
+        super().connect(protocol)
+        self._reading = PacedReading(protocol, *self._door.paces)
+
+    def on_text(self, payload: bytes) -> None:
+        """See Receiver."""
+        super().on_text(payload)
+        self._reading.took(len(payload))
+
+    def on_binary(self, payload: bytes) -> None:
+        """See Receiver."""
+        super().on_binary(payload)
+        self._reading.took(len(payload))
+
+    def on_closed(self, code: int, reason: str, was_clean: bool) -> None:
+        """See Receiver."""
+        self._reading.end()
+        super().on_closed(code, reason, was_clean)
+
+    def pause(self) -> None:
+        """Stop reading the client, whatever its pace."""
+        self._reading.pause()
+
+    def resume(self) -> None:
+        """Read it again, as soon as its pace allows."""
+        self._reading.resume()
 
 
 def _nothing(socket: ClientSocket) -> None:

@@ -32,7 +32,6 @@ from jupyter_agents.errors import AddressError, AgentNotFound
 from jupyter_agents.protocol.closing import TRY_AGAIN_LATER, http_status
 from jupyter_agents.protocol.names import Address, check_connection_id, split_path
 from jupyter_agents.server.entrance import Entrance, Refused, TicketHandler
-from jupyter_agents.server.pace import client_socket
 from jupyter_agents.websocket.protocol import AgentWebSocketProtocol
 
 if TYPE_CHECKING:
@@ -191,7 +190,7 @@ class AgentHandler(Entrance, WebSocketHandler):
 
     def get_websocket_protocol(self) -> AgentWebSocketProtocol | None:
         """Our own protocol under Tornado's handler; None answers 426."""
-        self._socket = client_socket(self.door)
+        self._socket = self.door.new_socket()
         options = self.door.socket_options
         protocol = AgentWebSocketProtocol.of(self, self._socket, self.door.flusher, options)
         if protocol is not None:

@@ -1,4 +1,4 @@
-"""How fast one client may speak: `jupyter_agents.server.pace`."""
+"""How fast one client may speak: `jupyter_agents.websocket.pace`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from jupyter_agents.link.frames import Kind
-from jupyter_agents.server.door import ClientSocket, Door
+from jupyter_agents.server.door import ClientSocket, Door, PacedSocket
 from jupyter_agents.server.limits import Limits
-from jupyter_agents.server.pace import Pace, PacedSocket, client_socket
+from jupyter_agents.websocket.pace import Pace, PacedReading
 from tests.server.plain_server import plain_server
 
 
@@ -45,16 +45,15 @@ def test_stricter_limit_counts():
 
 async def test_without_a_limit_there_is_no_step_more():
     """The plain socket serves until a limit is set."""
-    assert type(client_socket(Door(Limits()))) is ClientSocket
+    assert type(Door(Limits()).new_socket()) is ClientSocket
     for limit in ("max_messages_per_s", "max_bytes_per_s"):
-        assert type(client_socket(Door(Limits(**{limit: 1.0})))) is PacedSocket
+        assert type(Door(Limits(**{limit: 1.0})).new_socket()) is PacedSocket
 
 
 class Protocol:
     """Notes whether it reads."""
 
     reads = True
-    send = None
 
     def pause_reading(self):
         self.reads = False
@@ -65,19 +64,18 @@ class Protocol:
 
 @pytest.fixture
 def paced():
-    """A function that makes a socket of 2 messages a second, and its protocol."""
+    """A function that makes a reading of 2 messages a second, and its protocol."""
 
     def make():
-        socket, protocol = PacedSocket(Door(Limits()), 2.0, 0.0), Protocol()
-        socket.connect(protocol)
-        return socket, protocol
+        protocol = Protocol()
+        return PacedReading(protocol, 2.0, 0.0), protocol
 
     return make
 
 
 async def test_who_else_wants_a_pause_is_heeded(paced, monkeypatch):
     """A client is read again when its pace and the relay both allow it."""
-    socket, protocol = paced()
+    reading, protocol = paced()
     timers = []
 
     def call_later(wait, act):
@@ -85,21 +83,21 @@ async def test_who_else_wants_a_pause_is_heeded(paced, monkeypatch):
         return object()
 
     monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
-    socket._mind(1)
-    socket._mind(1)
+    reading.took(1)
+    reading.took(1)
     assert protocol.reads
     assert timers == []
-    socket._mind(1)
-    socket._mind(1)
+    reading.took(1)
+    reading.took(1)
     assert not protocol.reads
     [(wait, act)] = timers
     assert 0 < wait <= 0.5
-    socket.resume()
+    reading.resume()
     assert not protocol.reads
-    socket.pause()
+    reading.pause()
     act()
     assert not protocol.reads
-    socket.resume()
+    reading.resume()
     assert protocol.reads
 
 
