@@ -61,6 +61,9 @@ _STOPPED = "The agents' thread has stopped; run serve(...) again"
 class AgentsError(Exception):
     """Any error of jupyter_agents; for ``except`` only, never raised itself."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"  # the facts alone say little
+
 
 class ProtocolError(AgentsError):
     """A rule of the wire was broken; `close_code` is the code that answers it."""

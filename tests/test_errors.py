@@ -103,8 +103,9 @@ def test_error_is_also_pythons_own_word(error, base):
     ],
 )
 def test_error_says_its_facts(error, sentence):
-    """The sentence is built from the attributes."""
+    """The sentence is built from the attributes, and `repr` shows it."""
     assert str(error) == sentence
+    assert repr(error) == f"{type(error).__name__}({sentence!r})"
 
 
 def test_version_mismatch_names_both_and_the_way_out():

@@ -156,6 +156,7 @@ class Connection:
         "opened_at",
         "ready_state",
         "running",
+        "shut_with",
         "slot",
         "tags",
         "taken",
@@ -188,6 +189,7 @@ class Connection:
         self.accepted = self.connect_ran = self.greeted = False
         self.ending: tuple[int, str, bool] | None = None
         self.running = 0
+        self.shut_with = b""  # the payload of our CLOSE
         self.inbox: deque[tuple[bytes, bool]] | tuple[()] = ()  # a deque is made when needed
         self.inbox_bytes = 0
         self.held_back = False

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from jupyter_agents.host.agent import Agent
-    from jupyter_agents.host.host import AgentHost, Hosted, Viewer
+    from jupyter_agents.host.host import AgentHost, Hosted
+    from jupyter_agents.host.namespace import Viewer
     from jupyter_agents.instance.instance import AgentInstance
 
 __all__ = ["AgentHandle", "handle_for"]

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import struct
 from dataclasses import dataclass
-from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.errors import AgentNotFound, ServeError
 from jupyter_agents.host.connection import Connection
@@ -24,17 +24,17 @@ from jupyter_agents.instance.requests import Requests
 from jupyter_agents.instance.rest import Rest
 from jupyter_agents.instance.tally import Tallies
 from jupyter_agents.link.frames import Kind, unpack_object
-from jupyter_agents.protocol import closing
 from jupyter_agents.protocol.names import spellings
 from jupyter_agents.sharing import Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from jupyter_agents.host.namespace import Viewer
     from jupyter_agents.host.storage import Storage
-    from jupyter_agents.host.thread import Uplink
+    from jupyter_agents.host.uplink import Uplink
 
-__all__ = ["AgentHost", "HostEvent", "HostLimits", "Hosted", "Viewer"]
+__all__ = ["AgentHost", "HostEvent", "HostLimits", "Hosted"]
 
 _log = logging.getLogger("jupyter_agents")
 _CLOSED = struct.Struct(">HB")
@@ -89,19 +89,6 @@ class HostLimits:
                 raise ValueError(f"{name} must be a number from {least} on, not {value!r}")
 
 
-class Viewer(Protocol):
-    """How handles and namespaces show themselves; an edge gives it to the host of a notebook."""
-
-    def mimebundle(self, shown: Any) -> Any:
-        """What IPython displays for a namespace or handle: its panel."""
-
-    def controls(self, handle: Any, fields: tuple[str, ...]) -> Any:
-        """Widgets bound to fields of a typed state, one below the other."""
-
-    def control(self, handle: Any, field: str) -> Any:
-        """One of them."""
-
-
 @dataclass(frozen=True, slots=True)
 class HostEvent:
     """Something an observer may show.
@@ -152,6 +139,7 @@ class AgentHost(AgentLoop):
         self._requests = Requests(self)
         self._numbers = count(1)
         self._agreements: dict[int, tuple[Hosted, asyncio.Future[None]]] = {}
+        self._offered_again: set[int] = set()
         self._lookers: list[Callable[[], None]] = []
         self._watchers: list[Callable[[HostEvent], None]] = []
         self._handlers: dict[int, Callable[[int, bytes], None]] = {
@@ -197,10 +185,12 @@ class AgentHost(AgentLoop):
         Another server than before knows none of our connections.
         """
         if server.get("server_id") != self.server.get("server_id"):
-            self._forget_connections()
+            self.receipts.disown_all()
         self.server, self.uplink = server, uplink
-        for hosted in self.classes.values():
-            self._offer(hosted)
+        self._offered_again = {self._offer(hosted) for hosted in self.classes.values()}
+        for instance in chain(self.rest.awake, self.rest.asleep):
+            self._say_how(instance, "awake" if instance.started else "asleep")
+        self.lost.tell(_log)
 
     def link_down(self) -> None:
         """The link is gone; the server keeps the clients meanwhile."""
@@ -210,10 +200,7 @@ class AgentHost(AgentLoop):
     def _open(self, number: int, payload: bytes) -> None:
         about = unpack_object(payload)
         if self.receipts.answer_returning(number, about):
-            # the link broke for a moment, this process and the connection lived on
-            if (known := self.connections.get(number)) is not None and known.accepted:
-                known._instance.sync.resume(known)  # what was told meanwhile is lost
-            return
+            return  # the link broke for a moment, this process and the connection lived on
         hosted = self.classes.get(about["agent"])
         if hosted is None:
             return  # withdrawn meanwhile: the server closes it
@@ -247,27 +234,31 @@ class AgentHost(AgentLoop):
         if connection is not None:
             connection._instance.door.failed(connection, payload.decode("utf-8", "replace"))
 
-    def _forget_connections(self) -> None:
-        connections, self.connections = self.connections, {}
-        for connection in connections.values():
-            self.receipts.disown(connection)
-            connection._instance.door.closed(connection, closing.ABNORMAL, "", False)
-
     def _offer(self, hosted: Hosted) -> int:
         number, agreed = next(self._numbers), self.loop.create_future()
         self._agreements[number] = hosted, agreed
         agreed.add_done_callback(lambda f: f.cancelled() or f.exception())
-        wish = {**hosted.registration(), **self.receipts.word(hosted.cls)}
+        is_returning = any(c._instance.hosted is hosted for c in self.connections.values())
+        wish = {
+            **hosted.registration(),
+            **self.receipts.word(hosted.cls),
+            "returning": is_returning,
+        }
         self.send_object(Kind.SERVE, number, wish)
         return number
 
     def _served(self, number: int, payload: bytes) -> None:
         hosted, agreed = self._agreements.pop(number)
-        error = unpack_object(payload).get("error")
+        word = unpack_object(payload)
+        error, known = word.get("error"), word.get("known")
+        if known is not None:
+            self.receipts.disown_all(but=frozenset(known), of=hosted)
         if error is not None:
+            _log.warning("%s is not served: %s", hosted.cls.__name__, error)
             if not hosted.instances:
                 self.classes.pop(hosted.agent, None)
-            _log.warning("%s is not served: %s", hosted.cls.__name__, error)
+            elif number in self._offered_again:
+                self._lost(hosted)  # another kernel serves it since the link broke
         if agreed.done():
             return
         if error is None:
@@ -281,10 +272,15 @@ class AgentHost(AgentLoop):
         if hosted is None:
             return
         _log.warning("%s was taken over by another kernel", hosted.cls.__name__)
+        self._lost(hosted)
+
+    def _lost(self, hosted: Hosted) -> None:
+        self.classes.pop(hosted.agent, None)
+        for number, connection in list(self.connections.items()):
+            if connection._instance.hosted is hosted:
+                del self.connections[number]
+                connection._instance.delist(connection, "closed")
         for instance in list(hosted.instances.values()):
-            for connection in instance.connections():
-                self.connections.pop(connection.number, None)
-                instance.delist(connection, "closed")
             instance.end()  # first: what is stored is the other kernel's now
             instance.stop()
         self._close_unused(hosted.storage)
@@ -395,9 +391,12 @@ class AgentHost(AgentLoop):
         {"awake": self.rest.wakes, "asleep": self.rest.sleeps, "gone": self.rest.ends}[state](
             instance
         )
+        self._say_how(instance, state)
+        self.event("instance", instance, {"state": state})
+
+    def _say_how(self, instance: AgentInstance, state: str) -> None:
         word = {"agent": instance.hosted.agent, "name": instance.name, "state": state}
         self.send_object(Kind.INSTANCE, 0, word)
-        self.event("instance", instance, {"state": state})
 
     # -- watching and ending -------------------------------------------------------------------
 

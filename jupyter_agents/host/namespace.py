@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from jupyter_agents.host.handle import AgentHandle, handle_for
@@ -17,9 +17,22 @@ if TYPE_CHECKING:
     from jupyter_agents.host.agent import Agent
     from jupyter_agents.host.host import AgentHost, Hosted
 
-__all__ = ["AgentNamespace"]
+__all__ = ["AgentNamespace", "Viewer"]
 
 ASK_S = 15.0
+
+
+class Viewer(Protocol):
+    """How handles and namespaces show themselves; an edge gives it to the host of a notebook."""
+
+    def mimebundle(self, shown: Any) -> Any:
+        """What IPython displays for a namespace or handle: its panel."""
+
+    def controls(self, handle: Any, fields: tuple[str, ...]) -> Any:
+        """Widgets bound to fields of a typed state, one below the other."""
+
+    def control(self, handle: Any, field: str) -> Any:
+        """One of them."""
 
 
 class AgentNamespace:

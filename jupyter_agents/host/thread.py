@@ -18,17 +18,19 @@ from collections import deque
 from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.errors import HostStopped, LinkError
+from jupyter_agents.host.uplink import LostFrames
 from jupyter_agents.link.frames import pack_object
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from jupyter_agents.host.storage import Storage
+    from jupyter_agents.host.uplink import Uplink
 
-__all__ = ["AgentLoop", "AgentThread", "Uplink"]
+__all__ = ["AgentLoop", "AgentThread"]
 
 _log = logging.getLogger("jupyter_agents")
 
@@ -42,24 +44,6 @@ SAVE_AGAIN_S = 1.0
 
 SLICE_S = 0.5
 """Who waits looks up this often, so that an interrupt is heard on every platform."""
-
-
-class Uplink(Protocol):
-    """What the host needs of its link: somewhere to put frames."""
-
-    def send_frames(self, frames: list[tuple[int, int, bytes]]) -> None:
-        """Send all of these in one write, in order; the list is the uplink's from now on."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether frames should wait here."""
-
-    @property
-    def marks(self) -> memoryview | None:
-        """Memory shared with the server; None where there is none."""
-
-    async def drained(self) -> None:
-        """Return when the link has room."""
 
 
 class AgentLoop:
@@ -80,6 +64,8 @@ class AgentLoop:
     ) -> None:
         self.loop = loop
         self.uplink: Uplink | None = None
+        self.lost = LostFrames()
+        """Where frames go while there is no link."""
         self.running: Callable[..., Any] | None = None
         """The author's function that was called last, for the watchdog."""
         self._thread_id = thread_id or threading.get_ident()
@@ -314,8 +300,7 @@ class AgentLoop:
         if self._outbox and not self._is_full():
             outbox, self._outbox = self._outbox, []
             self._outbox_bytes = 0
-            if self.uplink is not None:
-                self.uplink.send_frames(outbox)
+            (self.uplink or self.lost).send_frames(outbox)
         if self._later:
             self.turn()
 

@@ -20,7 +20,7 @@ import sys
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from jupyter_core.paths import jupyter_runtime_dir
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from jupyter_agents.host.host import AgentHost
 
-__all__ = ["KernelUplink", "kernel_key", "link_candidates"]
+__all__ = ["KernelUplink", "LostFrames", "Uplink", "kernel_key", "link_candidates"]
 
 LINK_ENV = "JUPYTER_AGENTS_LINK"
 MAX_FRAME_BYTES = 64 * 1024 * 1024
@@ -66,6 +66,56 @@ def link_candidates() -> list[str]:
             with suppress(OSError):  # its server has just removed it
                 sockets.append((path.stat().st_mtime, str(path)))
     return list(dict.fromkeys([*found, *(path for _, path in sorted(sockets, reverse=True))]))
+
+
+class Uplink(Protocol):
+    """What the host needs of its link: somewhere to put frames."""
+
+    def send_frames(self, frames: list[tuple[int, int, bytes]]) -> None:
+        """Send all of these in one write, in order; the list is the uplink's from now on."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether frames should wait here."""
+
+    @property
+    def marks(self) -> memoryview | None:
+        """Memory shared with the server; None where there is none."""
+
+    async def drained(self) -> None:
+        """Return when the link has room."""
+
+
+class LostFrames:
+    """Takes the frames of a host that has no link, and counts what clients will miss of them.
+
+    States are not counted: whoever is connected when the link is back is told what holds.
+    """
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.replies = 0
+
+    def send_frames(self, frames: list[tuple[int, int, bytes]]) -> None:
+        """Count them."""
+        for kind, number, _ in frames:
+            if kind in (Kind.TEXT, Kind.BINARY):
+                self.messages += 1
+            elif kind in (Kind.TEXT_MANY, Kind.BINARY_MANY):
+                self.messages += number
+            elif kind in (Kind.RESPONSE, Kind.ANSWER):
+                self.replies += 1
+
+    def tell(self, log: logging.Logger) -> None:
+        """Say in one line what was lost, if anything was, and count anew."""
+        if self.messages or self.replies:
+            log.warning(
+                "While there was no link to Jupyter Server, %d messages to clients and %d "
+                "answers to requests were lost",
+                self.messages,
+                self.replies,
+            )
+        self.messages = self.replies = 0
 
 
 class KernelUplink:

@@ -55,6 +55,15 @@ class Door:
                 partial(self._welcome, connection), partial(self._turn_away, connection)
             )
 
+    def returned(self, connection: Connection) -> None:
+        """The link is back: say again what was lost while it was down."""
+        if connection.ready_state == "closing":
+            self._host.send(Kind.CLOSE, connection.number, connection.shut_with)
+        elif connection.accepted and connection.ready_state == "open":
+            self._instance.sync.resume(connection)
+        if connection.held_back:
+            self._host.send(Kind.HOLD, connection.number)
+
     def _resumed(self, connection: Connection) -> None:
         self._refresh(connection)
         self._instance.sync.resume(connection)
@@ -274,6 +283,5 @@ class Door:
         """The close frame itself; the connection is no longer listed."""
         if connection.ready_state in ("connecting", "open"):
             self._instance.delist(connection, "closing")
-            self._host.send(
-                Kind.CLOSE, connection.number, code.to_bytes(2, "big") + reason.encode()
-            )
+            connection.shut_with = code.to_bytes(2, "big") + reason.encode()
+            self._host.send(Kind.CLOSE, connection.number, connection.shut_with)

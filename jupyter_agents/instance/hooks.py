@@ -8,9 +8,12 @@ context, too: it follows into tasks that a hook starts and into ``asyncio.to_thr
 from __future__ import annotations
 
 import inspect
+import logging
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jupyter_agents.errors import PublicError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -152,12 +155,14 @@ class Hooks:
 
     def _log(self, where: str, error: BaseException) -> None:
         instance = self._instance
-        instance.log.error(
+        is_answer = isinstance(error, PublicError)  # meant for its caller, nothing went wrong
+        instance.log.log(
+            logging.INFO if is_answer else logging.ERROR,
             "%s %r: %s: %s: %s",
             instance.hosted.cls.__name__,
             instance.name,
             where,
             type(error).__name__,
             error,
-            exc_info=(type(error), error, error.__traceback__),
+            exc_info=None if is_answer else (type(error), error, error.__traceback__),
         )

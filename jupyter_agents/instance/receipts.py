@@ -16,14 +16,14 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.link.frames import Kind, pack_settled
-from jupyter_agents.protocol import messages
+from jupyter_agents.protocol import closing, messages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from jupyter_agents.host.agent import Agent
     from jupyter_agents.host.connection import Connection
-    from jupyter_agents.host.host import AgentHost
+    from jupyter_agents.host.host import AgentHost, Hosted
 
 __all__ = ["Receipts"]
 
@@ -107,6 +107,14 @@ class Receipts:
         connection.is_disowned = True
         self._running.pop(connection.number, None)
 
+    def disown_all(self, but: Collection[int] = (), of: Hosted | None = None) -> None:
+        """The server knows none but these, whose clients left while the link was down."""
+        for number, connection in list(self._host.connections.items()):
+            if number not in but and of in (None, connection._instance.hosted):
+                del self._host.connections[number]
+                self.disown(connection)
+                connection._instance.door.closed(connection, closing.ABNORMAL, "", False)
+
     def answer_returning(self, number: int, about: Mapping[str, Any]) -> bool:
         """Say how much of a connection is here, where the server asks; whether it did."""
         known = self._host.connections.get(number)
@@ -117,6 +125,8 @@ class Receipts:
         else:  # its end was heard, or it has to be opened anew
             word = {"arrived": _EVERYTHING if about.get("gone") else -1}
         self._host.send_object(Kind.ATTACH, number, word)
+        if known is not None:
+            known._instance.door.returned(known)
         return True
 
     def _standing(self, connection: Connection) -> dict[str, Any]:

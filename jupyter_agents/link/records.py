@@ -197,6 +197,11 @@ class Served:
         """Which class it is, for an event."""
         return {"agent": self.agent, "where": self.where, "class": self.class_name}
 
+    def agreed(self, wish: Mapping[str, Any]) -> dict[str, Any]:
+        """The object of a SERVED frame: a host that was away hears who is still connected."""
+        known = {"known": list(self.records)} if wish.get("returning") else {}
+        return {"agent": self.agent, **known}
+
     @property
     def where(self) -> str:
         """The notebook or kernel, for a sentence."""

@@ -309,7 +309,7 @@ class Relay:
             served.host.send(Kind.TAKEN, 0, pack_object({"agent": served.agent}))
             self._detach(served, was_read=True)
             self._questions.parked(served)
-        host.send(Kind.SERVED, number, pack_object({"agent": served.agent}))
+        host.send(Kind.SERVED, number, pack_object(served.agreed(wish)))
         self._event("serve", served.facts)
         self._resume(served, host)
 

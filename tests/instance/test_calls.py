@@ -101,6 +101,19 @@ async def test_results_and_errors():
             assert str(raised.value) == sentence
 
 
+async def test_public_error_is_an_answer_and_no_failure(caplog):
+    """What an author tells the caller on purpose is one line of information in the log."""
+    caplog.set_level("INFO")
+    async with AgentHarness(Worker) as harness:
+        client = await harness.connect(Worker, "x")
+        with pytest.raises(CallFailed):
+            await client.call("fail_in_public")
+    [record] = [record for record in caplog.records if "look" in record.getMessage()]
+    assert record.levelname == "INFO"
+    assert record.exc_info is None
+    assert record.getMessage() == "Worker 'x': fail_in_public: PublicError: look"
+
+
 async def test_public_error_carries_data():
     """A PublicError's data reaches the client."""
     async with AgentHarness(Worker) as harness:
