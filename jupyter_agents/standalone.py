@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 from jupyter_agents.link.marks import MARK_BYTES, Marks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jupyter_agents.host.agent import Agent
     from jupyter_agents.host.host import AgentHost
     from jupyter_agents.host.storage import Storage
     from jupyter_agents.link.relay import Relay
+    from jupyter_agents.server.door import Door
 
-__all__ = ["LocalLink", "StandaloneServer", "agent_handlers", "start"]
+__all__ = ["LocalLink", "StandaloneServer", "agent_handlers", "door_and_host", "start"]
 
 
 _MARKS = 1024
@@ -191,6 +194,19 @@ def agent_handlers(
     ------
     The one whose loop runs the application; agents run there, too.
     """
+    from jupyter_agents.server.sockets import agent_routes
+
+    door, _ = door_and_host(classes, base_url, token, storage)
+    return agent_routes(door)
+
+
+def door_and_host(
+    classes: Iterable[type[Agent]],
+    base_url: str = "/",
+    token: str = "",
+    storage: str | os.PathLike[str] | Storage | None = "memory",
+) -> tuple[Door, AgentHost]:
+    """The two ends of `agent_handlers`, linked on the running loop, for who has to stop them."""
     import asyncio
 
     from jupyter_agents.host.host import AgentHost, Hosted
@@ -198,7 +214,6 @@ def agent_handlers(
     from jupyter_agents.protocol.names import spellings
     from jupyter_agents.server.door import Door
     from jupyter_agents.server.limits import Limits
-    from jupyter_agents.server.sockets import agent_routes
 
     host = AgentHost(asyncio.get_event_loop())
     door = Door(Limits(), base_url, token=token)
@@ -208,7 +223,7 @@ def agent_handlers(
         names = spellings(cls.__name__)
         host.take(Hosted(cls, names[0], names, kept))
     host.end_turn()
-    return agent_routes(door)
+    return door, host
 
 
 def start(host: AgentHost) -> StandaloneServer:
