@@ -34,7 +34,7 @@ async def listened(every_s=0.05):
     """A harness whose server listens, and the reports that it gets."""
     async with AgentHarness(Counter) as harness:
         reports = asyncio.Queue()
-        harness.relay._handlers[Kind.TALLY] = lambda host, number, payload: reports.put_nowait(
+        harness.relay.handlers[Kind.TALLY] = lambda host, number, payload: reports.put_nowait(
             unpack_object(payload)["tallies"]
         )
         switch(harness, every_s)
