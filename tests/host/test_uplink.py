@@ -55,7 +55,8 @@ class Peer:
         self.is_paused = False
 
     def send(self, message):
-        self.sent.append(bytes(message[0] if isinstance(message, tuple) else message.payload))
+        bundled = getattr(message, "_messages", (message,))  # what one read of the link brought
+        self.sent += [bytes(m[0] if isinstance(m, tuple) else m.payload) for m in bundled]
 
     def close(self, code, reason):
         self.closed = code, reason
