@@ -28,6 +28,7 @@ __all__ = [
     "Secrets",
     "has_pass",
     "hide_passes",
+    "hide_secrets",
     "is_jupyter_cookie",
     "log_request",
     "presented_tokens",
@@ -75,6 +76,18 @@ def hide_passes(uri: str) -> str:
     path, mark, query = uri.partition("?")
     pieces = [_hidden(piece) for piece in query.split("&")]
     return _PASS.sub("[secret]", path) + mark + "&".join(pieces)
+
+
+def hide_secrets(uri: str) -> str:
+    """Return a URI without what could be Jupyter's credentials either, for logs."""
+    path, mark, query = hide_passes(uri).partition("?")
+    pieces = [_without_value(piece) for piece in query.split("&")]
+    return path + mark + "&".join(pieces)
+
+
+def _without_value(piece: str) -> str:
+    name = piece.partition("=")[0]
+    return f"{name}=[secret]" if unquote_plus(name) in ("token", "_xsrf") else piece
 
 
 def has_pass(text: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import datetime, timezone
+from http.client import responses
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import authorized, ws_authenticated
@@ -18,6 +19,7 @@ from jupyter_server.utils import ensure_async
 from tornado.web import HTTPError, RequestHandler, authenticated
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
+from jupyter_agents.access.credentials import hide_secrets
 from jupyter_agents.errors import AgentNotFound
 from jupyter_agents.protocol.closing import check_close
 
@@ -201,7 +203,15 @@ class View:
         }
 
 
-class _ViewHandler(APIHandler):
+class _Discreet(JupyterHandler):
+    """Has what a request showed stay out of the server's log, which has its whole address."""
+
+    async def prepare(self, **options: Any) -> None:
+        self.request.uri = hide_secrets(self.request.uri or "")
+        await super().prepare(**options)
+
+
+class _ViewHandler(_Discreet, APIHandler):
     auth_resource = "agents"
 
     def initialize(self, view: View) -> None:
@@ -332,7 +342,7 @@ class ReadonlyHandler(_AskHandler):
         await self.ask("readonly", agent, name, {"id": body["id"], "readonly": readonly})
 
 
-class EventsHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
+class EventsHandler(WebSocketMixin, WebSocketHandler, _Discreet):
     """``api/agents/events``: what there is, then what changes, at most ten frames a second.
 
     Wire
@@ -358,6 +368,10 @@ class EventsHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
 
     def set_default_headers(self) -> None:
         """Jupyter's make no sense on a 101."""
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """JSON: Jupyter's page for people has the server's token in it."""
+        _ = self.finish({"message": responses.get(status_code, "Unknown HTTP Error")})
 
     @ws_authenticated
     async def get(self, *args: Any, **kwargs: Any) -> None:

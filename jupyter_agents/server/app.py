@@ -93,6 +93,10 @@ class AgentsApp(Limits, ExtensionApp):
         handlers = (AgentHandler, StaticHandler, TicketHandler)
         self.handlers.extend(agent_routes(self.door, *handlers, base_url="/"))
         self.handlers.extend(api_routes(self.door, self.downlink, self.observers))
+        # Jupyter's other handlers log their addresses, too
+        settings = self.serverapp.web_app.settings
+        scrubbed = settings.get("extra_log_scrub_param_keys") or ()
+        settings["extra_log_scrub_param_keys"] = [*scrubbed, "share", "ticket"]
         self._server_id = secrets.token_hex(8)
         self._clocks = [
             PeriodicCallback(self._tick, _TICK_MS),

@@ -48,7 +48,7 @@ class Entrance(RequestHandler):
         try:
             if address is not None:
                 self.guest = self.door.gate.invited(
-                    self.request, access, *address, socket=self.is_upgrade()
+                    self.request, access, *address, socket=self.opens_socket()
                 )
         except NotAdmitted as refusal:
             raise Refused(refusal.status, refusal.text) from None
@@ -164,6 +164,10 @@ class Entrance(RequestHandler):
         """Whether the client wants a WebSocket."""
         return self.request.headers.get("Upgrade", "").lower() == "websocket"
 
+    def opens_socket(self) -> bool:
+        """Whether a WebSocket is what comes of this request, if it is let in."""
+        return self.request.method == "GET" and self.is_upgrade()
+
     def is_preflight(self) -> bool:
         """Whether a browser asks, without credentials, if another origin may come."""
         headers = self.request.headers
@@ -203,6 +207,10 @@ class TicketHandler(Entrance):
     def is_open_to(self, guest: Guest) -> bool:
         """To take a ticket is not to send anything: it has the same rights."""
         return True
+
+    def opens_socket(self) -> bool:
+        """Never: a ticket is not traded for another."""
+        return False
 
     async def prepare(self) -> None:
         """Let in or refuse."""

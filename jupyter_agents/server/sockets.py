@@ -337,6 +337,9 @@ class StaticHandler(StaticFileHandler):
         if not self.get_argument("v", ""):
             self.set_header("Cache-Control", "no-cache")
 
+    def _request_summary(self) -> str:
+        return request_summary(self.request)
+
     def get_content_type(self) -> str:
         """JavaScript is JavaScript whatever this machine's registry says."""
         if self.absolute_path and self.absolute_path.endswith((".js", ".mjs")):

@@ -9,6 +9,8 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from jupyter_agents.access.credentials import (
     Secrets,
+    hide_passes,
+    hide_secrets,
     is_jupyter_cookie,
     presented_tokens,
     read_request,
@@ -202,3 +204,63 @@ def test_query_that_is_not_utf8():
 def test_summary_has_no_query():
     """A log line names the path and who asked."""
     assert request_summary(asked("/a/b?token=x")) == "GET /a/b (10.0.0.1)"
+
+
+LINK = f"jas.0a1b2c3d.{'A' * 40}.{'b' * 43}"
+TICKET = f"jat.{'c' * 43}"
+
+
+@pytest.mark.parametrize(
+    ("uri", "hidden"),
+    [
+        (f"/a/b?share={LINK}&x=1", "/a/b?share=[secret]&x=1"),
+        (f"/a/b?x=1&ticket={TICKET}", "/a/b?x=1&ticket=[secret]"),
+        (f"/a/b?any={LINK.replace('.', '%2e')}", "/a/b?any=[secret]"),
+        (f"/a/b?any=j%61s{LINK[3:]}", "/a/b?any=[secret]"),
+        (f"/a/{LINK}/b?x=1", "/a/[secret]/b?x=1"),
+        ("/a/b?share=mine&ticket=7", "/a/b?share=mine&ticket=7"),
+        ("/a/b", "/a/b"),
+        ("", ""),
+    ],
+)
+def test_links_and_tickets_are_hidden_in_addresses(uri, hidden):
+    """Wherever and however encoded they stand; what is not of their form stays."""
+    assert hide_passes(uri) == hidden
+
+
+@pytest.mark.parametrize(
+    ("uri", "hidden"),
+    [
+        ("/a?token=x&y=1", "/a?token=[secret]&y=1"),
+        ("/a?t%6fken=x", "/a?t%6fken=[secret]"),
+        ("/a?_xsrf=x", "/a?_xsrf=[secret]"),
+        (f"/a?share={LINK}", "/a?share=[secret]"),
+        ("/a?x=1", "/a?x=1"),
+        ("/a", "/a"),
+    ],
+)
+def test_jupyters_own_credentials_are_hidden_in_addresses(uri, hidden):
+    """In the server's own view, ``token`` is always Jupyter's."""
+    assert hide_secrets(uri) == hidden
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("Authorization", f"Bearer {LINK}", None),
+        ("Referer", f"http://h/agents/a/b?share={LINK}&x=1", "http://h/agents/a/b?x=1"),
+        ("X-Original-Uri", f"/a?share={LINK}", None),
+        ("Referer", "https://jas.example.com/ninjas.html", "https://jas.example.com/ninjas.html"),
+        ("Cookie", f"jupyter-agents-share={LINK}; mine=1", "mine=1"),
+    ],
+)
+def test_links_never_reach_an_agent(name, value, kept):
+    """A link or ticket is taken out of a request whether it is good or not."""
+    request = asked(**{name.replace("-", "_"): value})
+    found = dict(Secrets().headers(request))
+    assert found.get(name) == kept
+
+
+def test_links_leave_the_query():
+    """Under whatever name, encoded or not."""
+    assert Secrets().query(f"a=1&share={LINK}&u=%2Fx%3Fshare%3D{LINK}&b=2") == "a=1&b=2"
