@@ -1,68 +1,73 @@
 /** The table of the connections to one instance; rows are kept, so that focus survives updates. */
-import {
-  bytesText,
-  clockTime,
-  durationText,
-  h
-} from '../../jupyter_agents/static/dom.js';
+import { bytesText, durationText, h } from '../../jupyter_agents/static/dom.js';
 import {
   setSign,
   signButton
 } from '../../jupyter_agents/widgets/static/icons.js';
+import {
+  agoText,
+  setText,
+  shortId
+} from '../../jupyter_agents/widgets/static/words.js';
 
 import { IConnection } from './api';
 
 interface IColumn {
   heading: string;
-  className?: string;
+  className: string;
   text(connection: IConnection): string;
   title?(connection: IConnection): string;
 }
 
 const NUMBER = 'jp-AgentInspector-number';
+const EXTRA = `${NUMBER} jp-AgentInspector-extra`;
 
+/** What follows the name. */
 const COLUMNS: IColumn[] = [
   {
-    heading: 'Id',
-    className: 'jp-AgentInspector-id',
-    text: ({ id }) => id,
-    title: ({ id }) => id
+    heading: 'For',
+    className: 'jp-AgentInspector-extra',
+    text: ({ since }) => agoText(Date.parse(since) / 1000),
+    title: ({ since }) => `Since ${new Date(since).toLocaleString()}`
   },
   {
-    heading: 'User',
-    text: ({ user }) => user?.display_name || user?.name || '–'
-  },
-  { heading: 'Since', text: ({ since }) => clockTime(new Date(since)) },
-  {
-    heading: 'In',
+    heading: 'Received',
     className: NUMBER,
-    text: ({ messages_in }) => String(messages_in),
-    title: ({ messages_in, bytes_in }) =>
-      `${messages_in} messages, ${bytesText(bytes_in)}`
+    text: ({ messages_in }) => messages_in.toLocaleString('en'),
+    title: ({ bytes_in }) => bytesText(bytes_in)
   },
   {
-    heading: 'Out',
+    heading: 'Sent',
     className: NUMBER,
-    text: ({ messages_out }) => String(messages_out),
-    title: ({ messages_out, bytes_out }) =>
-      `${messages_out} messages, ${bytesText(bytes_out)}`
+    text: ({ messages_out }) => messages_out.toLocaleString('en'),
+    title: ({ bytes_out }) => bytesText(bytes_out)
   },
-  { heading: 'Queue', className: NUMBER, text: c => bytesText(c.queued_bytes) },
-  { heading: 'Trip', className: NUMBER, text: c => roundTrip(c.round_trip_s) },
-  { heading: 'Tags', text: c => [...c.tags.slice(1), ...flags(c)].join(', ') }
+  {
+    heading: 'Queue',
+    className: EXTRA,
+    text: ({ queued_bytes }) => bytesText(queued_bytes)
+  },
+  {
+    heading: 'Round trip',
+    className: EXTRA,
+    text: ({ round_trip_s: seconds }) =>
+      seconds === null ? '–' : durationText(seconds * 1000)
+  }
 ];
 
 export interface IConnectionActions {
   close(connection: IConnection): void;
   /** Let it only read, or write again. */
   setReadonly(connection: IConnection, readonly: boolean): void;
+  /** The id of the connection that the inspector itself has. */
+  ownId(): string;
 }
 
 /** One connection's row; what its buttons act on is always the latest that is known. */
 class Row {
   constructor(
     private connection: IConnection,
-    actions: IConnectionActions
+    private readonly actions: IConnectionActions
   ) {
     const { id } = connection;
     this.lock = signButton('unlock', `Make read-only: ${id}`, () =>
@@ -71,25 +76,52 @@ class Row {
     const close = signButton('close', `Close the connection ${id}`, () =>
       actions.close(this.connection)
     );
-    const cells = COLUMNS.map(({ className }) => h('td', { class: className }));
-    this.node = h('tr', {}, ...cells, h('td', {}, this.lock, close));
+    this.cells = COLUMNS.map(({ className }) => h('td', { class: className }));
+    const tools = h(
+      'td',
+      { class: 'jp-AgentInspector-tools' },
+      this.lock,
+      close
+    );
+    this.node = h('tr', {}, this.who, ...this.cells, tools);
   }
 
   readonly node: HTMLTableRowElement;
 
   update(connection: IConnection): void {
     this.connection = connection;
+    this.showName(connection);
     COLUMNS.forEach(({ text, title }, column) => {
-      setText(this.node.cells[column], text(connection));
-      this.node.cells[column].title = title?.(connection) ?? '';
+      setText(this.cells[column], text(connection));
+      this.cells[column].title = title?.(connection) ?? '';
     });
     const { id, readonly } = connection;
-    const sign = readonly ? 'lock' : 'unlock';
     const verb = readonly ? 'Let write' : 'Make read-only';
-    setSign(this.lock, sign, `${verb}: ${id}`);
+    setSign(this.lock, readonly ? 'lock' : 'unlock', `${verb}: ${id}`);
     this.lock.setAttribute('aria-pressed', String(readonly));
   }
 
+  private showName({ id, user, tags, readonly }: IConnection): void {
+    const name = user?.display_name || user?.name || '';
+    const chips = [
+      ...(id === this.actions.ownId() ? ['this tab'] : []),
+      ...tags.slice(1),
+      ...(readonly ? ['read-only'] : [])
+    ];
+    const key = JSON.stringify([name, chips]);
+    if (this.who.dataset.key !== key) {
+      this.who.dataset.key = key;
+      this.who.title = id;
+      this.who.replaceChildren(
+        ...(name ? [name, ' '] : []),
+        h('code', {}, shortId(id)),
+        ...chips.map(chip => h('span', { class: 'ja-tag' }, chip))
+      );
+    }
+  }
+
+  private readonly who = h('td', { class: 'jp-AgentInspector-who' });
+  private readonly cells: HTMLTableCellElement[];
   private readonly lock: HTMLButtonElement;
 }
 
@@ -133,27 +165,29 @@ export class ConnectionsTable {
   private readonly body = h('tbody');
   private readonly table = h(
     'table',
-    { 'aria-label': 'Connections' },
-    h('thead', {}, h('tr', {}, ...COLUMNS.map(heading), h('td'))),
+    { 'aria-label': 'Connections, newest first' },
+    h(
+      'thead',
+      {},
+      h(
+        'tr',
+        {},
+        heading('Connection', 'jp-AgentInspector-who'),
+        ...COLUMNS.map(({ heading: text, className }) =>
+          heading(text, className)
+        ),
+        h('td', { class: 'jp-AgentInspector-tools' })
+      )
+    ),
     this.body
   );
-  private readonly empty = h('p', { class: 'ja-hint' }, 'Nobody is connected.');
+  private readonly empty = h(
+    'p',
+    { class: 'ja-hint' },
+    'Nobody is connected. Open its console page, or connect a client to the address above.'
+  );
 }
 
-function heading({ heading, className }: IColumn): HTMLElement {
-  return h('th', { scope: 'col', class: className }, heading);
-}
-
-function roundTrip(seconds: number | null): string {
-  return seconds === null ? '–' : durationText(seconds * 1000);
-}
-
-function flags(connection: IConnection): string[] {
-  return connection.readonly ? ['read-only'] : [];
-}
-
-function setText(node: HTMLElement, text: string): void {
-  if (node.textContent !== text) {
-    node.textContent = text;
-  }
+function heading(text: string, className: string): HTMLElement {
+  return h('th', { scope: 'col', class: className }, text);
 }

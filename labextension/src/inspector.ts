@@ -234,7 +234,8 @@ export class AgentInspector extends Widget {
   private readonly connections = new ConnectionsTable({
     close: ({ id }) => void this.act('close', { id }),
     setReadonly: ({ id }, readonly) =>
-      void this.act('readonly', { id, readonly })
+      void this.act('readonly', { id, readonly }),
+    ownId: () => this.client?.id ?? ''
   });
   private readonly light = h('span', { class: 'jp-Agents-light' });
   private readonly status = h('span', { role: 'status' }, 'Connecting …');

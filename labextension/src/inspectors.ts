@@ -89,6 +89,8 @@ function open(
   tab.title.label = `${address.agent}/${address.name}`;
   tab.title.icon = agentsIcon;
   tab.title.closable = true;
+  tab.addClass('jp-AgentInspectorTab');
+  tab.toolbar.hide(); // there is nothing in it
   return tab;
 }
 

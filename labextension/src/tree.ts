@@ -82,7 +82,11 @@ function updateClass(actions: ITreeActions) {
     setText(
       node,
       '.jp-Agents-count',
-      count === 1 ? '1 instance' : `${count} instances`
+      count === 0
+        ? 'none yet'
+        : count === 1
+          ? '1 instance'
+          : `${count} instances`
     );
     setTitle(node, `agents/${served.agent}/…`);
     const isLive = served.state === 'live';

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,29 @@ def test_inspector_makes_a_connection_readonly(served):
         guest.send(json.dumps({"type": "cf_agent_state", "state": {"count": 60}}))
         expect(inspector(page, "State").get_by_role("treeitem", name="count: 60")).to_be_visible()
     assert page.errors == []
+
+
+def test_inspector_fits_a_narrow_tab(served):
+    """Where there is little room the four parts stand below each other, and all are in reach."""
+    page = served("Narrow")
+    page.page.set_viewport_size({"width": 900, "height": 800})
+    with connected(page.server, "agents/narrow/lobby?_pk=guest"):
+        open_inspector(page, "narrow", "lobby")
+        expect(inspector(page, "Calls")).to_contain_text("shout")
+        own = inspector(page, "Connections").locator("tbody tr", has_text="this tab")
+        expect(own).to_have_count(1)  # by now all that is shown is there, and nothing moves
+        places = [
+            inspector(page, part).bounding_box()
+            for part in ("Connections", "State", "Messages", "Calls")
+        ]
+        assert len({place["x"] for place in places}) == 1
+        assert all(a["y"] + a["height"] < b["y"] + 1 for a, b in pairwise(places))
+        connections = inspector(page, "Connections")
+        assert connections.locator("tbody").bounding_box()["width"] <= places[0]["width"]
+        expect(connections.get_by_label("Close the connection guest")).to_be_in_viewport(ratio=1)
+        header = page.page.locator(".jp-AgentInspector-header")
+        button = header.get_by_role("button", name="Copy address").bounding_box()
+        assert button["y"] + button["height"] < places[0]["y"] + 1
 
 
 def test_inspector_is_restored_after_a_reload(served, eventually_saved):
