@@ -11,21 +11,24 @@ from tests.browser.pages import SCREENSHOTS
 PHONE = {"width": 390, "height": 700}
 CELLS = cells(ROOT / "notebooks" / "09_classroom.ipynb")
 DESK = next(index for index, code in enumerate(CELLS) if "def draw" in code)
+INVITATION = next(index for index, code in enumerate(CELLS) if "polls.share" in code)
 
 
-def pupil(chromium, lab):
-    """A pupil's page, in a browser of its own; its context is to be closed."""
+def pupil(chromium, link):
+    """A pupil's page, in a browser that signed in nowhere; its context is to be closed."""
     page = chromium.new_context(viewport=PHONE).new_page()
-    page.goto(f"{lab.url}agents/poll/class-7b?token={lab.token}")
+    page.goto(link)
     return page
 
 
 def test_class_votes_and_the_teacher_sees_it(notebook, lab, chromium):
     """Votes move the teacher's bars; one person has one vote; the teacher closes and goes on."""
-    teacher = notebook(*CELLS[: DESK + 1])
+    teacher = notebook(*CELLS[: INVITATION + 1])
     teacher.run_all()
     desk = teacher.output(DESK)
-    ann, bob = pupil(chromium, lab), pupil(chromium, lab)
+    link = teacher.output(INVITATION).get_by_role("link").get_attribute("href")
+    assert lab.token not in link
+    ann, bob = pupil(chromium, link), pupil(chromium, link)
     try:
         for page in (ann, bob):
             expect(page.get_by_role("heading")).to_have_text("Which planet has the shortest day?")
@@ -39,6 +42,8 @@ def test_class_votes_and_the_teacher_sees_it(notebook, lab, chromium):
         ann.screenshot(path=SCREENSHOTS / "classroom-open.png")
         desk.scroll_into_view_if_needed()
         teacher.screenshot("teacher")
+        teacher.output(INVITATION).scroll_into_view_if_needed()
+        teacher.screenshot("invitation")
         ann.reload()
         expect(ann.get_by_role("button", name="Earth")).to_have_attribute("aria-pressed", "true")
         desk.get_by_role("button", name="Voting is open").click()
