@@ -149,6 +149,8 @@ class Connection:
         "inbox",
         "inbox_bytes",
         "is_disowned",
+        "is_drained_soon",
+        "latest",
         "marks",
         "messages_in",
         "messages_out",
@@ -189,6 +191,8 @@ class Connection:
         self.accepted = self.connect_ran = self.greeted = False
         self.ending: tuple[int, str, bool] | None = None
         self.running = 0
+        self.is_drained_soon = False
+        self.latest = 0  # the number of the task that was spawned for it last
         self.shut_with = b""  # the payload of our CLOSE
         self.inbox: deque[tuple[bytes, bool]] | tuple[()] = ()  # a deque is made when needed
         self.inbox_bytes = 0

@@ -79,6 +79,11 @@ class AgentLoop:
         self._touched: set[Storage] = set()
         self._unsaved: set[Storage] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.spawned = 0
+        """How many tasks were made."""
+        self.begun = 0
+        """How many of these have begun for certain; a task begins a turn of the loop later."""
+        self._is_counting = False
         self._awaited: set[Future[Any]] = set()
         self._stopped = False
 
@@ -239,7 +244,18 @@ class AgentLoop:
             self.end_turn()
 
         task.add_done_callback(ended)
+        self.spawned += 1
+        if not self._is_counting:
+            self._is_counting = True
+            self.loop.call_soon(self._have_begun, self.spawned)
         return task.cancel
+
+    def _have_begun(self, count: int) -> None:
+        self.begun = count  # the loop begins tasks in order, and these were there before us
+        if self.spawned > count:
+            self.loop.call_soon(self._have_begun, self.spawned)
+        else:
+            self._is_counting = False
 
     # -- the turn ------------------------------------------------------------------------------
 

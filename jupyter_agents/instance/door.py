@@ -13,6 +13,7 @@ and follows the protocol frames. A refused visitor gets what the agent sent to i
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,14 @@ class Door:
         """One message came; it is handled now, or waits for `on_start` and `on_connect`."""
         connection.messages_in += 1
         connection.bytes_in += len(payload)
-        if self._may_take(connection) and not connection.inbox:
+        if (
+            self._may_take(connection)
+            and not connection.inbox
+            and (
+                connection.latest <= self._host.begun
+                or self._begins_later(connection, payload, binary)
+            )
+        ):
             self._take(connection, payload, binary)
             return
         connection.keep(payload, binary)
@@ -158,11 +166,63 @@ class Door:
         """
         limit = self._host.limits.max_running
         while connection.inbox and (connection.running < limit or connection.ending is not None):
+            if self._is_early(connection, *connection.inbox[0]):
+                return
             self._take(connection, *connection.next_kept())
         if connection.held_back:
             self.mind(connection)
-        if connection.ending is not None and not connection.inbox:
+        if (
+            connection.ending is not None
+            and not connection.inbox
+            and not self._is_early(connection, None)
+        ):
             self._say_goodbye(connection)
+
+    def _is_early(
+        self, connection: Connection, payload: bytes | None, binary: bool = False
+    ) -> bool:
+        """Whether this would begin before something that came earlier; it is drained soon then.
+
+        A coroutine begins with the loop's next turn, plain code at once.
+        """
+        if connection.latest <= self._host.begun:
+            return False
+        if payload is not None and self._begins_later(connection, payload, binary):
+            return False
+        if not connection.is_drained_soon:
+            connection.is_drained_soon = True
+            self._host.loop.call_soon(self._drain_now, connection)
+        return True
+
+    def _drain_now(self, connection: Connection) -> None:
+        connection.is_drained_soon = False
+        if self._host.is_stopping:
+            return  # what is not begun waits for the next kernel
+        self._host.begin_turn()
+        self._host.safely(self.drain if self._instance.started else self._wake_for, connection)
+        if connection.number not in self._host.connections:
+            self._host.send(Kind.PROBE, connection.number)  # the server looked too early
+        self._host.end_turn()
+
+    def _begins_later(self, connection: Connection, payload: bytes, binary: bool) -> bool:
+        """Whether it will be a task, too, which begins after those that are there."""
+        name = "on_message"
+        if not binary and b'"type"' in payload:
+            text = payload.decode("utf-8", "replace")
+            frame = messages.read_client_frame(text, extended=connection.extended)
+            if isinstance(frame, messages.CallReceived):
+                name = frame.method
+            elif frame is not None:
+                return False
+        known = self._instance.coroutines
+        return known[name] if name in known else self._is_coroutine(name)
+
+    def _is_coroutine(self, name: str) -> bool:
+        function = getattr(self._instance.hosted.cls, name, None)
+        found = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        if function is not None:  # a client may name what is not there
+            self._instance.coroutines[name] = found
+        return found
 
     def mind(self, connection: Connection) -> None:
         """Keep the balance of one connection.

@@ -115,6 +115,8 @@ class Hooks:
             self._host.receipts.end(connection, ordinal)
 
         self._host.spawn(rest, context, ended)
+        if connection is not None:
+            connection.latest = self._host.spawned
 
     def _begin(self, connection: Connection | None) -> None:
         if connection is not None:

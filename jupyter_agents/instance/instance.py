@@ -191,6 +191,7 @@ class AgentInstance:
     def heed_class(self) -> None:
         """Take over what each message asks of the class."""
         self.redelivers = self.hosted.cls.redelivery == "at_least_once"
+        self.coroutines: dict[str, bool] = {}
 
     async def outside(self, work: Callable[[Agent], Any]) -> Any:
         """Do `work` with the started agent for a cell or another agent.

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from jupyter_agents import Agent
+from jupyter_agents import Agent, callable_method
 from jupyter_agents.host.host import HostLimits
 from jupyter_agents.testing import AgentHarness
 
@@ -451,3 +451,71 @@ async def test_connection_that_is_over_holds_no_agent():
             assert gone() is None
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("last", ["close", "call", "message", "write"])
+async def test_plain_code_does_not_overtake_what_came_before(last):
+    """WIRE 10: start order is arrival order, also where a coroutine is followed by a function."""
+    lines = []
+
+    class Mixed(Agent):
+        initial_state = 0
+
+        @callable_method
+        async def first(self):
+            lines.append("first")
+
+        @callable_method
+        def plain(self):
+            lines.append("call")
+
+        def on_message(self, connection, message):
+            lines.append(message)
+
+        def validate_state_change(self, next_state, source):
+            if source != "server":
+                lines.append("write")
+
+        def on_close(self, connection, code, reason, was_clean):
+            lines.append("close")
+
+    frames = {
+        "call": {"type": "rpc", "id": "2", "method": "plain", "args": []},
+        "write": {"type": "cf_agent_state", "state": 1},
+    }
+    async with AgentHarness(Mixed) as harness:
+        client = await harness.connect(Mixed, "x")
+        call = {"type": "rpc", "id": "1", "method": "first", "args": []}
+        # what one read of the link brings
+        await client.send_json(call)
+        await client.send_json(call)
+        if last in frames:
+            await client.send_json(frames[last])
+        elif last == "message":
+            await client.send("message")
+        await client.close()
+        before = [] if last == "close" else [last]
+        assert lines == ["first", "first", *before, "close"]
+        assert client.record.number not in harness.host.connections
+
+
+async def test_many_coroutines_of_one_read_begin_together():
+    """Coroutines need not wait for each other: they begin in order anyway."""
+    begun, go_on = [], asyncio.Event()
+
+    class Patient(Agent):
+        async def on_message(self, connection, message):
+            begun.append(message)
+            await go_on.wait()
+
+    async with AgentHarness(Patient) as harness:
+        client = await harness.connect(Patient, "x")
+        for number in range(50):
+            await client.send(f'{{"n": {number}}}')
+        [connection] = harness.host.connections.values()
+        await asyncio.sleep(0)  # what the link delivers with the loop's next turn
+        assert connection.running == 50
+        assert not connection.inbox
+        await harness.idle()
+        assert begun == [f'{{"n": {number}}}' for number in range(50)]
+        go_on.set()
