@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from jupyter_agents.access.keys import KeyRing
 from jupyter_agents.host.uplink import _shared_marks
 from jupyter_agents.link.marks import SLOTS
 from jupyter_agents.server import places
@@ -106,3 +111,46 @@ def test_marks_that_cannot_be_had_are_an_os_error(tmp_path, monkeypatch):
     monkeypatch.setattr(places, "_SHARED_MEMORY", tmp_path / "missing")
     with pytest.raises(OSError, match="No such file"):
         SharedMarks(tmp_path / "missing")
+
+
+AS_NOBODY = """
+import os, socket, sys
+os.setgid(65534), os.setuid(65534)
+outcome = []
+for path in sys.argv[1:]:
+    try:
+        if path.endswith(".sock"):
+            socket.socket(socket.AF_UNIX).connect(path)
+        else:
+            open(path, "rb").close()
+        outcome.append("in")
+    except PermissionError:
+        outcome.append("out")
+print(*outcome)
+"""
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="only root is anybody")
+def test_another_user_stays_outside(monkeypatch):
+    """Another user of the machine opens neither socket nor shared memory nor the links' keys."""
+    with tempfile.TemporaryDirectory(prefix="door-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # what keeps others out is the files' own mode
+        path = folder / "jpagents-1-a.sock"
+        bound = bind_unix(path)
+        monkeypatch.setattr(places, "_SHARED_MEMORY", folder)
+        marks = SharedMarks(folder)
+        KeyRing(folder / "share-keys.json").signing(0.0)
+        open_to_all = folder / "open"
+        open_to_all.write_text("")
+        open_to_all.chmod(0o644)
+        tried = [path, marks.path, folder / "share-keys.json", open_to_all]
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, *map(str, tried)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split() == ["out", "out", "out", "in"]
+        marks.hide()
+        bound.close()
