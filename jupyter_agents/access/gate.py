@@ -137,7 +137,7 @@ class Gate:
         kept = request.cookies.get(COOKIE)
         if kept is not None:
             try:
-                return self._by_link(kept.value, access, agent, name)
+                return replace(self._by_link(kept.value, access, agent, name), by_cookie=True)
             except NotAdmitted:
                 pass  # an old cookie is no reason to keep anybody from signing in
         return of_public() if access == "public" else None

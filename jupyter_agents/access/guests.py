@@ -41,6 +41,8 @@ class Guest:
         When the link does, in seconds since the epoch.
     from_anywhere : bool
         Whether a page of another origin may bring it: by a ticket only.
+    by_cookie : bool
+        Whether the browser showed the link by itself, so that the page's origin counts.
     secret : str
         What was presented as a link, for the cookie that a reload of the page needs.
     """
@@ -52,6 +54,7 @@ class Guest:
     max_connections: int | None = None
     expires: int | None = None
     from_anywhere: bool = False
+    by_cookie: bool = False
     secret: str = ""
 
     def __repr__(self) -> str:

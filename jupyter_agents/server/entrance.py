@@ -219,7 +219,8 @@ class TicketHandler(Entrance):
 
     async def post(self, agent: str, name: str) -> None:
         """``{"ticket": str, "expires_in": seconds}``."""
-        self.check_origin_header_unless_linked()
+        if self.guest is None or self.guest.by_cookie:
+            self.check_origin_header()
         try:
             address = self.address()
             agent = self.door.relay.find(address.agent).agent
@@ -232,12 +233,6 @@ class TicketHandler(Entrance):
             raise Refused(refusal.status, refusal.text) from None
         self.set_header("Cache-Control", "no-store")
         _ = self.finish(ticket)
-
-    def check_origin_header_unless_linked(self) -> None:
-        """A link in the request is no cookie: whoever sends it has it."""
-        by_cookie = COOKIE in self.request.cookies
-        if self.guest is None or self.guest.kind != "share" or by_cookie:
-            self.check_origin_header()
 
     async def options(self, agent: str, name: str) -> None:
         """A preflight comes without credentials; any other OPTIONS was signed in."""

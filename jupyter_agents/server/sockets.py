@@ -123,7 +123,7 @@ class AgentHandler(Entrance, WebSocketHandler):
         if self.is_preflight():
             self._answer_preflight(cors)
             return
-        if not cors:
+        if not cors or (self.guest is not None and self.guest.by_cookie):
             self.check_origin_header()
         about = {"request": self._request(address, tail).to_dict()}
         reply = await self._ask(served, about, b"".join(self._body))

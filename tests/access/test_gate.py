@@ -179,7 +179,10 @@ def test_a_cookie_of_the_link_is_the_link(gate, clock):
     link_id, secret = share(gate)
     request = asks(Cookie=f"{COOKIE}={secret}")
     assert enter(gate, request) is None  # it does not stand before a sign-in
-    assert gate.uninvited(request, "link", *PLACE).share == link_id
+    guest = gate.uninvited(request, "link", *PLACE)
+    assert guest.share == link_id
+    assert guest.by_cookie
+    assert not enter(gate, asks(f"share={secret}")).by_cookie
     assert gate.uninvited(request, "link", "chat-room", "office") is None
     gate.revoke(link_id)
     assert gate.uninvited(request, "link", *PLACE) is None

@@ -241,6 +241,19 @@ async def test_a_page_can_be_loaded_again():
         assert await status(server, ROOM, again) == 403
 
 
+async def test_a_cookie_is_worth_nothing_to_other_pages():
+    """Not even where the class answers other origins: what these show, they have to have."""
+    async with guarded() as server:
+        server.host.offer(access="link", cors=True)
+        await server.host.expect(Kind.SERVED)
+        _, secret = share(server)
+        by_cookie = {"Cookie": f"{COOKIE}={secret}", **FOREIGN}
+        assert (await server.http(ROOM, "POST", b"x", by_cookie)).code == 403
+        assert server.host.is_quiet()
+        response, _ = await answered(server, f"{ROOM}?share={secret}", headers=FOREIGN)
+        assert response.headers["Access-Control-Allow-Origin"] == "*"
+
+
 async def test_no_cookie_for_who_needs_none():
     """A script by a link, and a page that showed the token, get no cookie of ours."""
     async with guarded() as server:
