@@ -199,7 +199,7 @@ class AgentHandle(HasTraits):
         if link_of(handler) is None or not isinstance(names, str):
             super().observe(handler, names, type)
             return
-        self.__dict__["_links"].append(Linked(handler, names))
+        self.__dict__["_links"].append(Linked(handler, names).listening())
         self._plan()
 
     def unobserve(self, handler: Any, names: Any = traitlets.All, type: Any = "change") -> None:

@@ -134,9 +134,11 @@ def link_of(handler: Any) -> link | directional_link | None:
 class Linked:
     """One end of a traitlets ``link``, kept equal instead of being told.
 
-    traitlets' links are made for one thread: what changes while `link.updating` is set is dropped.
-    A widget's callbacks may come on a thread of their own (Jupyter's subshells), so the two sides
-    are compared, and compared again, until they are equal or stand still.
+    traitlets' links are made for one thread: what changes while `link.updating` is set is dropped,
+    and whoever finds a side changed under its hands raises "Broken link". A widget's callbacks may
+    come on threads of their own (Jupyter's subshells). So the other side's changes come to us one
+    by one (`forward`), and the two sides are compared, and compared again, until they are equal or
+    stand still.
 
     Parameters
     ----------
@@ -150,24 +152,58 @@ class Linked:
         self.handler = handler
         self.trait = trait
         self.link = handler.__self__
-        backwards = handler.__name__ == "_update_source"
-        self._other = self.link.source if backwards else self.link.target
-        self._transform = self.link._transform_inv if backwards else self.link._transform
+        self._is_target = handler.__name__ == "_update_source"
+        there: Callable[[Any], Any] = self.link._transform
+        back: Callable[[Any], Any] = getattr(self.link, "_transform_inv", there)
+        ours, other = self.link.source, self.link.target
+        self.ours, self.other = (other, ours) if self._is_target else (ours, other)
+        self._transform, self._back = (back, there) if self._is_target else (there, back)
         self._is_one_way = isinstance(self.link, directional_link)
-        self._seen = getattr(*self._other)
+        self._lock = threading.RLock()
+        self._forwarding = 0
+        self._carrier = 0
+        self._seen = getattr(*self.other)
         self._moved_at = 0.0
         self._value: Any = None
         self._tries = 0
+
+    def listening(self) -> Linked:
+        """The same, and the other side's changes come by `forward` instead of the link itself.
+
+        Another handle is no such side: it is kept equal in the same way as this one.
+        """
+        if self._is_one_way or hasattr(type(self.other[0]), "_news"):
+            return self
+        name = "_update_target" if self._is_target else "_update_source"
+        if self._is_target:  # as the source, it is observed already
+            self.other[0].unobserve(getattr(self.link, name), names=self.other[1])
+            self.other[0].observe(self.forward, names=self.other[1])
+        setattr(self.link, name, self.forward)
+        return self
+
+    def forward(self, change: Bunch) -> None:
+        """Carry the other side's value to us, on whichever thread it changed."""
+        if self._carrier == threading.get_ident():
+            return  # it is ours, which has just been carried there
+        with self._lock:
+            self._forwarding += 1
+            try:
+                # what it is now: another thread may have moved it on, and waits for us
+                owner, trait = self.ours
+                setattr(owner, trait, self._back(getattr(*self.other)))
+            finally:
+                self._forwarding -= 1
 
     def align(self, owner: Any, value: Any) -> bool:
         """Carry our value over where the other side differs; True when to look again.
 
         It waits while the other side is on the move: that change is on its way to us.
         """
-        if self.link.updating:  # the other side's value is on its way to us, or ours to it
-            self._seen, self._moved_at = getattr(*self._other), 0.0
+        # the other side's value is on its way to us, or ours to it
+        if self.link.updating or self._forwarding:
+            self._seen, self._moved_at = getattr(*self.other), 0.0
             return True
-        seen, self._seen = self._seen, getattr(*self._other)
+        seen, self._seen = self._seen, getattr(*self.other)
         now = time.monotonic()
         if not self._is_one_way and not _is_same(seen, self._seen):
             self._tries, self._moved_at = 0, now
@@ -194,12 +230,15 @@ class Linked:
     def _carry(self, owner: Any, value: Any) -> None:
         change = Bunch(name=self.trait, old=value, new=value, owner=owner, type="change")
         self._tries += 1
+        self._carrier = threading.get_ident()
         try:
             self.handler(change)
         except Exception:  # the other side refuses the value, or moved meanwhile
             if self._tries == 1:
                 _log.warning("%s of %r could not be linked", self.trait, owner, exc_info=True)
-        self._seen, self._moved_at = getattr(*self._other), 0.0
+        finally:
+            self._carrier = 0
+        self._seen, self._moved_at = getattr(*self.other), 0.0
 
 
 def _is_same(one: Any, other: Any) -> bool:

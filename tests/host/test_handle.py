@@ -846,6 +846,48 @@ def test_handle_is_a_handle_of_its_class():
         assert isinstance(hosted, Hosted)
 
 
+@pytest.mark.parametrize("is_source", [True, False])
+async def test_two_threads_drag_one_widget(is_source, caplog):
+    """Threads that move one linked widget raise nothing, and what one of them set last holds."""
+
+    class Room(Agent):
+        target = Float(20.0).tag(sync=True)
+
+    async def test(kernel):
+        room, slider, errors = cell_handle(kernel, Room, "x"), Slider(), []
+        sides = [(room, "target"), (slider, "value")]
+        made = link(*sides) if is_source else link(*sides[::-1])
+
+        def drag(first):
+            try:
+                for n in range(200):
+                    slider.value = float(first + n)
+            except Exception as error:
+                errors.append(error)
+
+        await asyncio.gather(*(asyncio.to_thread(drag, first) for first in (1000, 5000, 9000)))
+        assert errors == []
+        last = slider.value
+        assert last in (1199.0, 5199.0, 9199.0)
+        agent = kernel.agent(Room, "x")
+        assert agent.target == last
+        await quiet(lambda: slider.value == room.target == agent.target)
+        assert slider.value == last
+        room.target = 3.0
+        await quiet(lambda: slider.value == 3.0)
+        made.unlink()
+        slider.value = 7.0
+        room.target = 8.0
+        await asyncio.sleep(5 * handle_module.ALIGN_S)
+        assert (slider.value, agent.target) == (7.0, 8.0)
+        made.link()
+        slider.value = 9.0
+        assert agent.target == 9.0
+
+    await in_kernel(test, Room)
+    assert "Broken link" not in caplog.text
+
+
 # -- all at once -------------------------------------------------------------------------------
 
 

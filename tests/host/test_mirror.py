@@ -6,8 +6,9 @@ import asyncio
 import gc
 import threading
 
+import pytest
 import traitlets
-from traitlets import Float, HasTraits, dlink, link
+from traitlets import All, Float, HasTraits, dlink, link
 
 from jupyter_agents.host import mirror as module
 from jupyter_agents.host.mirror import TRIES, Home, Linked, Mirrors, link_of
@@ -223,3 +224,30 @@ def test_values_without_equality_are_compared_by_identity():
     made = dlink((ours, "value"), (other, "value"))
     assert Linked(made._update, "value").align(ours, odd) is False
     assert other.value is odd
+
+
+@pytest.mark.parametrize("is_source", [True, False])
+def test_other_side_comes_forward_transformed(is_source):
+    """What changes there comes to us by the link's own transform, and stops with `unlink`."""
+
+    class Watched(HasTraits):
+        value = Float()
+
+        def observe(self, handler, names=All, type="change"):
+            if link_of(handler) is not None:
+                Linked(handler, names).listening()
+            super().observe(handler, names, type)
+
+    ours, other = Watched(value=2.0), Side()
+    double, half = (lambda x: 2 * x), (lambda x: x / 2)
+    if is_source:
+        made = link((ours, "value"), (other, "value"), (double, half))
+    else:
+        made = link((other, "value"), (ours, "value"), (half, double))
+        other.value = 4.0
+    assert (ours.value, other.value) == (2.0, 4.0)
+    other.value = 10.0
+    assert ours.value == 5.0
+    made.unlink()
+    other.value = 20.0
+    assert ours.value == 5.0
