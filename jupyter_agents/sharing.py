@@ -11,6 +11,7 @@ import re
 from datetime import datetime, timedelta, timezone
 from html import escape
 from itertools import count
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ ASK_S = 10.0
 
 _SECONDS = (("w", 604_800), ("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([wdhms])[a-z]*\s*", re.IGNORECASE)
+_LOOK = MappingProxyType({"border": 4, "dark": "#000", "light": "#fff"})
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -68,7 +70,7 @@ class Sharing:
 
     Thread
     ------
-    The agents', but for `ask`: any other.
+    The agents' own; `ask` any other.
     """
 
     def __init__(self, host: AgentHost) -> None:
@@ -88,12 +90,8 @@ class Sharing:
             raise ShareError(
                 "Hooks cannot wait for the server: await asyncio.to_thread(ns.share, …) there"
             )
-        answer: dict[str, Any] = self._host.submit(self._put, {"do": do, **facts}).result(
-            2 * ASK_S
-        )
-        if "error" in answer:
-            raise ShareError(str(answer["error"]))
-        return answer
+        asking = self._host.submit(self.put, {"do": do, **facts})
+        return dict(asking.result(2 * ASK_S))
 
     def answered(self, number: int, payload: bytes) -> None:
         """A SHARED frame came."""
@@ -101,7 +99,8 @@ class Sharing:
         if asked is not None and not asked.done():
             asked.set_result(unpack_object(payload))
 
-    async def _put(self, question: dict[str, Any]) -> dict[str, Any]:
+    async def put(self, question: dict[str, Any]) -> dict[str, Any]:
+        """`ask` on the agents' thread; `question` is what the server is sent."""
         host = self._host
         if host.uplink is None:
             raise ShareError("The server is away: links are made while it is there")
@@ -111,11 +110,14 @@ class Sharing:
         asked = self._asked[number] = host.loop.create_future()
         host.send_object(Kind.SHARE, number, question)
         try:
-            return await asyncio.wait_for(asked, ASK_S)
+            answer: dict[str, Any] = await asyncio.wait_for(asked, ASK_S)
         except (asyncio.TimeoutError, TimeoutError):
             raise ShareError("The server did not answer in time") from None
         finally:
             del self._asked[number]
+        if "error" in answer:
+            raise ShareError(str(answer["error"]))
+        return answer
 
 
 class Share:
@@ -162,15 +164,22 @@ class Share:
 
     def qr(self, scale: int = 4) -> str:
         """The link as a QR code: an SVG element, as text; ValueError where the link is unknown."""
+        return str(self._code().svg_inline(scale=scale, **_LOOK))
+
+    def qr_uri(self, scale: int = 4) -> str:
+        """The same as a ``data:`` address, for an image."""
+        return str(self._code().svg_data_uri(scale=scale, **_LOOK))
+
+    def _code(self) -> Any:
         if self.url is None:
             raise ValueError("This link was listed: only the one that share(…) returned is known")
         import segno  # only who shows a code pays for it
 
-        code = segno.make(self.url, error="l", micro=False)
-        return str(code.svg_inline(scale=scale, border=4, dark="#000", light="#fff"))
+        return segno.make(self.url, error="l", micro=False)
 
     @property
-    def _what(self) -> str:
+    def summary(self) -> str:
+        """What it opens, for whom and until when, in words and without what opens it."""
         kind = "read-only " if self.readonly else ""
         most = f", {self.max_connections} connections" if self.max_connections else ""
         until = self.expires.astimezone().strftime("%Y-%m-%d %H:%M")
@@ -179,7 +188,7 @@ class Share:
 
     def _repr_html_(self) -> str:
         if self.url is None:
-            return f"<p>{escape(self._what)}</p>"
+            return f"<p>{escape(self.summary)}</p>"
         note = ""
         if urlsplit(self.url).hostname in _THIS_MACHINE:
             note = (
@@ -188,10 +197,10 @@ class Share:
             )
         address = escape(self.url)
         return (
-            f"<div><p>{escape(self._what)}</p>"
+            f"<div><p>{escape(self.summary)}</p>"
             f'<p><a href="{address}" target="_blank" rel="noopener noreferrer">{address}</a></p>'
             f'<div role="img" aria-label="QR code of the link">{self.qr()}</div>{note}</div>'
         )
 
     def __repr__(self) -> str:
-        return f"<Share {self.id}: {self._what}>"
+        return f"<Share {self.id}: {self.summary}>"

@@ -56,7 +56,8 @@ LAWS = {
     ),
     "client": Law(("errors", "protocol", "client"), ("tornado", "jupyter_core")),
     "widgets": Law(
-        ("errors", "host", "client", "widgets"), ("ipywidgets", "anywidget", "traitlets")
+        ("errors", "host", "client", "sharing", "widgets"),
+        ("ipywidgets", "anywidget", "traitlets"),
     ),
 }
 EDGES = ("", "serving", "standalone", "magics", "cli", "testing")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from jupyter_agents.sharing import Share, seconds_of
 from jupyter_agents.widgets.section import Section
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jupyter_agents.host.host import HostEvent
     from jupyter_agents.widgets.feed import Feed
     from jupyter_agents.widgets.section import Ask, Parcel
@@ -62,10 +66,26 @@ class About(Section):
         return {key: facts[key] for key in facts if told.get(key) != facts[key]} or None
 
     def asked(self, ask: Ask) -> Any:
-        """``select`` another instance."""
-        if ask.what != "select":
-            return NotImplemented
-        return self.feed.select(str(ask.given.get("name", ""))[:1024] or "default")
+        """``select`` another instance, ``share`` this one, or ``unshare`` what was shared."""
+        if ask.what == "select":
+            return self.feed.select(str(ask.given.get("name", ""))[:1024] or "default")
+        if ask.what == "share":
+            return self._share(ask.given)
+        if ask.what == "unshare":
+            question = {"do": "revoke", "agent": self.feed.agent}
+            return self.feed.host.sharing.put({**question, "id": str(ask.given.get("id", ""))})
+        return NotImplemented
+
+    async def _share(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """A link, under the address at which the view found the server."""
+        feed = self.feed
+        expires = seconds_of(str(given.get("expires", "2h"))[:20], datetime.now(timezone.utc))
+        wish = {"agent": feed.agent, "name": feed.name, "expires_s": expires}
+        readonly = bool(given.get("readonly"))
+        facts = await feed.host.sharing.put({"do": "share", **wish, "readonly": readonly})
+        page = str(given.get("page", ""))[:4096].partition("?")[0]
+        share = Share(facts, page, feed.host.sharing.ask)
+        return {"id": share.id, "url": share.url, "qr": share.qr_uri(), "text": share.summary}
 
     def _facts(self) -> dict[str, Any]:
         feed = self.feed
@@ -81,6 +101,7 @@ class About(Section):
             "path": f"agents/{feed.agent}/{quote(feed.name, safe='')}",
             "token": str(server.get("token") or ""),
             "rates": self._rates.last,
+            "shareable": hosted is not None and hosted.cls.access != "jupyter",
         }
 
     def _light(self) -> str:

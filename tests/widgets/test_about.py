@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
+from jupyter_agents.access.desk import Desk
+from jupyter_agents.access.gate import Gate, GateLimits
+from jupyter_agents.link.frames import Kind
 from jupyter_agents.testing import AgentHarness
 from jupyter_agents.widgets.broadcasts import BroadcastLog
 from tests.widgets.conftest import Room, namespace
@@ -65,3 +72,57 @@ async def test_rates_are_messages_a_second(front):
         assert view.facts["about"]["rates"] == [5.0, 5.0]
         rates.take(104.0)
         assert rates.last == [0.0, 0.0]
+
+
+class Open(Room):
+    """Takes links."""
+
+    access = "link"
+
+
+@pytest.fixture
+def gate():
+    """Where links are made, beside a harness that has no door."""
+    made = Gate(GateLimits(), None, time.time)
+    yield made
+    made.close()
+
+
+def with_a_gate(harness, gate):
+    """A harness whose relay makes links."""
+    harness.relay.handlers[Kind.SHARE] = Desk(gate, harness.relay.find).asked
+    harness.host.server["sharing"] = True
+    return harness
+
+
+async def test_a_view_shares_its_instance(front, gate):
+    """It gets link, QR code and words, under the address at which it found the server."""
+    async with AgentHarness(Open) as harness:
+        shown = namespace(with_a_gate(harness, gate), Open)
+        view = front(BroadcastLog(shown, "a room")).hello()
+        assert view.facts["about"]["shareable"] is True
+        page = "https://h.example/user/ann/agents/open/a%20room?token=x"
+        made = await view.ask("share", expires="30m", readonly=True, page=page)
+        assert made["url"].startswith("https://h.example/user/ann/agents/open/a%20room?share=jas.")
+        assert made["qr"].startswith("data:image/svg+xml")
+        assert "read-only" in made["text"]
+        shared = gate.shares.get(made["id"])
+        link = shared.capability
+        assert (link.agent, link.name, link.readonly) == ("open", "a room", True)
+        assert 1790 < link.expires - shared.created <= 1800
+        assert await view.ask("unshare", id=made["id"]) == {"revoked": True}
+        assert gate.shares.get(made["id"]).revoked
+
+
+async def test_what_cannot_be_shared_is_said(front, gate):
+    """A class that takes no links, and a link that cannot be made, are answered in words."""
+    async with AgentHarness(Room) as harness:
+        view = front(BroadcastLog(namespace(with_a_gate(harness, gate)))).hello()
+        assert view.facts["about"]["shareable"] is False
+        for what, given, words in (
+            ("share", {}, 'access = "link"'),
+            ("share", {"expires": "for ever"}, "2h"),
+            ("unshare", {"id": 7}, "no link"),
+        ):
+            with pytest.raises(RuntimeError, match=words):
+                await view.ask(what, **given)

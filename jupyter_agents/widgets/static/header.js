@@ -4,6 +4,7 @@
  */
 import { h } from "../../static/dom.js";
 import { signButton } from "./icons.js";
+import { ShareView } from "./share-view.js";
 import { setText } from "./words.js";
 
 /** @typedef {import("./live-view.js").Context} Context */
@@ -32,6 +33,7 @@ export class Header {
   #open = h("a", { class: "ja-open", target: "_blank", rel: "noopener" }, "Open page");
   #notice = h("p", { class: "ja-notice", role: "alert" });
   #copy;
+  #share;
   #known = "";
   #noticeTimer = 0;
 
@@ -40,10 +42,11 @@ export class Header {
     this.context = context;
     this.#copy = signButton("copy", "Copy the address", () => void this.#copyAddress());
     this.#names.addEventListener("change", () => void context.act("select", { name: this.#names.value }));
+    this.#share = new ShareView(context);
     const slash = h("span", { class: "ja-muted ja-slash", "aria-hidden": "true" }, "/");
     const who = h("div", { class: "ja-head-who" }, this.#light, this.#title, slash, this.#name, this.#names, this.#word);
-    const where = h("div", { class: "ja-head-where" }, this.#address, this.#copy, this.#open);
-    this.element = h("div", { class: "ja-head" }, who, where, this.#notice);
+    const where = h("div", { class: "ja-head-where" }, this.#address, this.#copy, this.#share.button, this.#open);
+    this.element = h("div", { class: "ja-head" }, who, where, this.#notice, this.#share.element);
   }
 
   update() {
@@ -53,6 +56,7 @@ export class Header {
     setText(this.#address, this.context.address());
     this.#address.title = this.context.address();
     this.#open.href = this.context.pageUrl();
+    this.#share.update(Boolean(about.shareable));
     this.#showLight();
     this.#showNames(about.names ?? [], about.name ?? "");
   }
