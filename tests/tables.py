@@ -41,7 +41,8 @@ def amount(name: str, value: Any) -> str:
         return f"{value:,} bytes".replace(",", " ")
     if name.endswith("_per_s"):
         return f"{value:g} a second" if value else "off"
-    text = f"{value:,}".replace(",", " ") if isinstance(value, int) else f"{value:g}"
+    is_whole = isinstance(value, int) or float(value).is_integer()
+    text = f"{int(value):,}".replace(",", " ") if is_whole else f"{value:g}"
     return f"{text} s" if name.endswith("_s") else text
 
 

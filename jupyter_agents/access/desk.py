@@ -6,6 +6,7 @@ the classes that it serves itself and in nothing else.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from jupyter_agents.link.records import HostPort, Served
 
 __all__ = ["Desk"]
+
+_log = logging.getLogger(__name__)
 
 
 class Desk:
@@ -82,7 +85,9 @@ class Desk:
             max_connections=None if most is None else int(most),
             label=str(wish.get("label") or ""),
         )
-        return {**self._facts(shared), "secret": text}
+        facts = self._facts(shared)
+        _log.info("A link was shared: %r", facts)  # as repr: a name may hold line breaks
+        return {**facts, "secret": text}
 
     def _list(self, agent: str, name: str | None) -> list[dict[str, Any]]:
         now = self._gate.now()
@@ -93,6 +98,7 @@ class Desk:
         if shared is None or shared.capability.agent != agent:
             raise ShareError(f"{agent} has no link {share_id!r}")
         self._gate.revoke(share_id)
+        _log.info("Link %s to %s was revoked", shared.capability.id, agent)
         return {"revoked": True}
 
     def _facts(self, shared: Shared) -> dict[str, Any]:

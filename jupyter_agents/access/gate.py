@@ -33,6 +33,8 @@ REVOKED = 4001
 
 _SHARE = re.compile(r"jas\.[A-Za-z0-9_.-]+")
 _LABEL_CHARS = 80
+_KEY_AGE_S = 30 * 24 * 3600.0
+"""After this a new key signs, and the old one lives as long as its last link."""
 _MOST_CONNECTIONS = 1_000_000
 
 
@@ -246,6 +248,8 @@ class Gate:
         link_id = secrets.token_hex(8)
         link = Capability(link_id, agent, name, expires, readonly, max_connections)
         shared = Shared(link, label, now)
+        if now - self.keys.signing(now).created > _KEY_AGE_S:
+            self.rotate()
         self.shares.add(shared)
         key = self.keys.signing(now)
         return shared, sign(link, key.id, key.secret)

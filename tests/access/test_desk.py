@@ -107,6 +107,18 @@ def test_listing_shows_no_secret(office):
     assert one["id"] == second["id"]
 
 
+def test_who_shared_what_is_logged(office, caplog):
+    """Links that are made and revoked stand in the server's log by their ids, in one line each."""
+    caplog.set_level("INFO")
+    made = office.share(name="two\nlines", label="x")
+    office.ask("revoke", agent="chat-room", id=made["id"])
+    first, second = (record.getMessage() for record in caplog.records)
+    assert made["id"] in first
+    assert made["id"] in second
+    assert "\n" not in caplog.records[0].getMessage()
+    assert made["secret"] not in caplog.text
+
+
 def test_revoking(office):
     """A revoked link is no longer listed; one that is not the class's is not found."""
     made = office.share()

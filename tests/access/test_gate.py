@@ -164,6 +164,23 @@ def test_links_survive_a_rotation_of_keys(gate, clock):
     assert enter(gate, asks(f"share={new}"))
 
 
+def test_keys_are_rotated_by_age(clock, tmp_path):
+    """A key that is a month old signs no more; its links go on until they expire."""
+    month = 30 * 24 * 3600.0
+    gate = Gate(GateLimits(max_share_s=3 * month), tmp_path, clock)
+    _, old = share(gate, expires_s=2 * month)
+    clock.now += month
+    _, same = share(gate)
+    clock.now += 1
+    _, new = share(gate)
+    first, second, third = (text.split(".")[1] for text in (old, same, new))
+    assert first == second != third
+    assert enter(gate, asks(f"share={old}"))
+    clock.now += month
+    assert refused(gate, asks(f"share={old}"))[0] == 403
+    gate.close()
+
+
 # -- who shows nothing -------------------------------------------------------------------------
 
 
