@@ -19,8 +19,8 @@ help:  ## list these commands
 
 setup: $(READY)  ## create .venv and install the package, editable, with all tools (PYTHON= chooses the Python)
 
-test: $(READY)  ## the default run: every test that needs no process, browser or Node
-	$(PY) -m pytest $(ARGS)
+test: $(READY)  ## the default run on all cores: every test that needs no process, browser or Node
+	$(PY) -m pytest -n auto $(ARGS)
 
 fast: $(READY)  ## only the pure rooms and the checks of the source tree, in seconds
 	$(PY) -m pytest tests/protocol tests/link tests/wire $(wildcard tests/test_*.py) $(ARGS)

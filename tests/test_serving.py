@@ -192,7 +192,9 @@ def test_stop_ends_thread_and_port_and_serving_starts_anew(alone):
     assert serve(Echo, storage="memory").host is not before
 
 
-@pytest.mark.parametrize("wrong", [int, "Echo", Echo.on_message, Agent], ids=repr)
+@pytest.mark.parametrize(
+    "wrong", [int, "Echo", Echo.on_message, Agent], ids=["type", "text", "method", "Agent"]
+)
 def test_unservable_things_say_what_to_do(wrong):
     """A class that is no Agent, or Agent itself, is a sentence that says what to write."""
     with pytest.raises(ServeError, match="class"):

@@ -67,9 +67,20 @@ def sweep(runtime_dir: Path) -> None:
                     path.unlink()
     if not hasattr(socket, "AF_UNIX"):
         return
-    for path in runtime_dir.glob("jpagents-*.sock"):
+    short = (path for folder in _short_folders() for path in folder.glob("jpagents-*.sock"))
+    for path in (*runtime_dir.glob("jpagents-*.sock"), *short):
         if not _is_alive(path):
             remove(path)
+
+
+def _short_folders() -> list[Path]:
+    """The folders of this user's servers whose runtime directory has too long a path."""
+    found = []
+    for folder in Path(tempfile.gettempdir()).glob("jpagents-*/"):
+        with contextlib.suppress(OSError):
+            if folder.lstat().st_uid == os.getuid():
+                found.append(folder)
+    return found
 
 
 def _is_alive(path: Path) -> bool:

@@ -277,7 +277,7 @@ async def test_client_that_is_held_back_stays_so_over_a_broken_link():
         async def on_message(self, connection, message):
             await asyncio.Event().wait()
 
-    async with AgentHarness(Slow, limits=HostLimits(max_running=1)) as harness:
+    async with AgentHarness(Slow, limits=HostLimits(max_running=1, stop_s=0.01)) as harness:
         client = await harness.connect(Slow, "x")
         await client.send("1")
         await harness.idle()

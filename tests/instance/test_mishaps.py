@@ -10,7 +10,7 @@ import pytest
 from traitlets import Int, validate
 
 from jupyter_agents import Agent, callable_method, get_current_agent
-from jupyter_agents.host.host import AgentHost, Hosted
+from jupyter_agents.host.host import AgentHost, Hosted, HostLimits
 from jupyter_agents.link.frames import Kind, pack_object
 from jupyter_agents.standalone import LocalLink
 from jupyter_agents.testing import AgentHarness
@@ -215,7 +215,7 @@ async def test_request_given_up_while_the_agent_starts_leaves_nothing():
         async def on_start(self, props=None):
             await asyncio.Event().wait()
 
-    async with AgentHarness(Room) as harness:
+    async with AgentHarness(Room, limits=HostLimits(stop_s=0.01)) as harness:
         instance = harness.instance(Room, "x")
         for _ in range(20):
             waiting = asyncio.ensure_future(instance.until_started())

@@ -110,7 +110,7 @@ async def test_message_that_waited_for_on_start_is_delivered(redelivery):
 async def test_message_that_waited_for_others_is_delivered(redelivery):
     """What waited behind the limit of running handlers was not begun."""
     cls, begun, _, _ = recorder(redelivery)
-    limits = HostLimits(max_running=1, settle_s=0.01)
+    limits = HostLimits(max_running=1, settle_s=0.01, stop_s=0.01)
     async with AgentHarness(cls, limits=limits) as harness:
         client = await harness.connect(cls, "x")
         for text in ("slow", "a", "b"):
@@ -227,7 +227,7 @@ async def test_dropped_messages_are_not_sent_again():
 async def test_choice_may_change_under_live_connections():
     """A cell run again with another `redelivery` is heeded from the next message on."""
     cls, begun, _, _ = recorder("at_most_once")
-    async with AgentHarness(cls) as harness:
+    async with AgentHarness(cls, limits=HostLimits(stop_s=0.01)) as harness:
         client = await harness.connect(cls, "x")
         await client.send("slow 1")
         await harness.idle()

@@ -28,6 +28,13 @@ def memory_dir(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture
+def short_path():
+    """A folder in which a socket's path is not too long, whatever pytest's own is called."""
+    with tempfile.TemporaryDirectory(prefix="ja-") as folder:
+        yield Path(folder)
+
+
 def test_socket_is_this_users_alone(tmp_path):
     """0600, listening, and gone after `remove`."""
     path = socket_path(tmp_path / "run")
@@ -49,16 +56,19 @@ def test_long_runtime_directory_falls_back_to_a_short_path(tmp_path):
     assert not path.parent.exists()
 
 
-def test_sweep_removes_what_nobody_listens_at(tmp_path, memory_dir):
-    """A dead server's socket and old marks go, a living server's stay."""
-    alive, dead = socket_path(tmp_path), socket_path(tmp_path)
+@pytest.mark.parametrize("below", ["run", "x" * 120])
+def test_sweep_removes_what_nobody_listens_at(short_path, memory_dir, monkeypatch, below):
+    """A dead server's socket and old marks go, a living server's stay; in short folders, too."""
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path))
+    runtime = short_path / below
+    alive, dead = socket_path(runtime), socket_path(runtime)
     bound = bind_unix(alive)
     bind_unix(dead).close()
     old, fresh = memory_dir / "jpagents-1-a.marks", memory_dir / "jpagents-1-b.marks"
     old.touch()
     fresh.touch()
     os.utime(old, (0, 0))
-    sweep(tmp_path)
+    sweep(runtime)
     assert alive.exists()
     assert not dead.exists()
     assert not old.exists()
