@@ -11,6 +11,7 @@ import re
 from datetime import datetime, timedelta, timezone
 from html import escape
 from itertools import count
+from math import isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -49,6 +50,8 @@ def seconds_of(expires: str | float | timedelta | datetime, now: datetime) -> fl
     if isinstance(expires, str):
         return _read(expires.strip())
     if isinstance(expires, bool) or not isinstance(expires, (int, float)):
+        raise ValueError(_not_a_time(expires))
+    if not isfinite(expires):
         raise ValueError(_not_a_time(expires))
     return float(expires)
 

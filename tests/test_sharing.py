@@ -204,6 +204,15 @@ async def test_a_class_must_say_that_it_takes_links(world):
 
 
 @in_a_world
+async def test_an_odd_wish_costs_nothing(world):
+    """What no link can be is refused in words, and the agents go on."""
+    for wish in ({"max_connections": "many"}, {"max_connections": 0}, {"name": ""}):
+        with pytest.raises(ShareError):
+            await world.share(**wish)
+    assert await world.share()
+
+
+@in_a_world
 async def test_hooks_do_not_wait_for_the_server(world):
     """On the agents' thread sharing would wait for itself: it says what to do instead."""
     with pytest.raises(ShareError, match="to_thread"):
@@ -249,7 +258,10 @@ def test_a_length_of_time(expires, seconds):
     assert seconds_of(expires, NOW) == seconds
 
 
-@pytest.mark.parametrize("expires", ["", "soon", "2", "h", "2h!", "-2h", None, True, [], "2x"])
+@pytest.mark.parametrize(
+    "expires",
+    ["", "soon", "2", "h", "2h!", "-2h", None, True, [], "2x", float("inf"), float("nan")],
+)
 def test_what_is_no_length_of_time(expires):
     """Anything else is refused with examples."""
     with pytest.raises(ValueError, match="2h"):

@@ -143,9 +143,20 @@ def test_limits_are_said_to_the_kernel(office):
 
 @pytest.mark.parametrize(
     "question",
-    [{}, {"do": "share"}, {"do": "share", "agent": "chat-room"}, {"agent": "chat-room"}],
+    [
+        {},
+        {"do": "share"},
+        {"do": "share", "agent": "chat-room"},
+        {"agent": "chat-room"},
+        {"do": "share", "agent": "chat-room", "name": "x", "expires_s": None},
+        {"do": "share", "agent": "chat-room", "name": "x", "expires_s": "soon"},
+        {"do": "share", "agent": "chat-room", "name": "x", "expires_s": 9, "max_connections": "m"},
+        {"do": "share", "agent": "chat-room", "name": "x", "expires_s": 9, "max_connections": []},
+    ],
 )
-def test_nonsense_is_the_links_affair(office, question):
-    """A question with missing words raises what the relay makes a LinkError of."""
-    with pytest.raises(KeyError):
-        office.desk.asked(office.host, 1, pack_object(question))
+def test_nonsense_is_answered(office, question):
+    """A question with missing or odd words is refused; it costs no kernel its link."""
+    office.desk.asked(office.host, 1, pack_object(question))
+    [(kind, number, payload)] = office.host.sent
+    assert (kind, number) == (Kind.SHARED, 1)
+    assert set(unpack_object(payload)) == {"error"}
