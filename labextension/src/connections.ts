@@ -6,11 +6,22 @@ import {
 } from '../../jupyter_agents/widgets/static/icons.js';
 import {
   agoText,
+  countText,
   setText,
   shortId
 } from '../../jupyter_agents/widgets/static/words.js';
 
 import { IConnection } from './api';
+
+/** From how many on there is a filter. */
+const MANY = 10;
+
+/** Rows at once: more cost the browser more than they help anybody. */
+const MAX_ROWS = 200;
+
+const NOBODY =
+  'Nobody is connected. Open its console page, or connect a client to the address above.';
+const NONE_FITS = 'No connection fits the filter.';
 
 interface IColumn {
   heading: string;
@@ -127,22 +138,44 @@ class Row {
 
 export class ConnectionsTable {
   constructor(private readonly actions: IConnectionActions) {
-    this.node.append(this.table, this.empty);
+    this.node.append(this.table, this.empty, this.more);
+    this.filter.addEventListener('input', () => this.draw());
     this.update([]);
   }
 
   readonly node = h('div', { class: 'jp-AgentInspector-view' });
 
-  /** Show these connections, newest first. */
+  /** Which of them to show; it stands where there are too many to look through. */
+  readonly filter = h('input', {
+    class: 'ja-input',
+    type: 'search',
+    placeholder: 'Filter',
+    'aria-label': 'Filter connections',
+    hidden: true
+  });
+
+  /** Show these connections, newest first; of very many only the newest that fit the filter. */
   update(connections: readonly IConnection[]): void {
-    const newestFirst = [...connections].sort((a, b) =>
-      b.since.localeCompare(a.since)
-    );
-    const ids = new Set(connections.map(({ id }) => id));
+    this.all = [...connections].sort((a, b) => b.since.localeCompare(a.since));
+    this.filter.hidden = this.all.length < MANY && this.filter.value === '';
+    this.draw();
+  }
+
+  private draw(): void {
+    const wanted = this.filter.value.trim().toLowerCase();
+    const fitting = wanted
+      ? this.all.filter(one => textOf(one).includes(wanted))
+      : this.all;
+    const shown = fitting.slice(0, MAX_ROWS);
+    const ids = new Set(shown.map(({ id }) => id));
     this.rows.forEach((row, id) => ids.has(id) || this.drop(row, id));
-    newestFirst.forEach((connection, index) => this.show(connection, index));
-    this.table.hidden = connections.length === 0;
-    this.empty.hidden = connections.length > 0;
+    shown.forEach((connection, index) => this.show(connection, index));
+    this.table.hidden = shown.length === 0;
+    this.empty.hidden = shown.length > 0;
+    setText(this.empty, this.all.length > 0 ? NONE_FITS : NOBODY);
+    const rest = fitting.length - shown.length;
+    this.more.hidden = rest === 0;
+    setText(this.more, `${countText(rest, 'older connection')} not shown`);
   }
 
   private show(connection: IConnection, index: number): void {
@@ -161,6 +194,7 @@ export class ConnectionsTable {
     this.rows.delete(id);
   }
 
+  private all: IConnection[] = [];
   private readonly rows = new Map<string, Row>();
   private readonly body = h('tbody');
   private readonly table = h(
@@ -181,11 +215,15 @@ export class ConnectionsTable {
     ),
     this.body
   );
-  private readonly empty = h(
-    'p',
-    { class: 'ja-hint' },
-    'Nobody is connected. Open its console page, or connect a client to the address above.'
-  );
+  private readonly empty = h('p', { class: 'ja-hint' });
+  private readonly more = h('p', { class: 'jp-AgentInspector-more' });
+}
+
+/** What the filter looks at. */
+function textOf({ id, user, tags, readonly }: IConnection): string {
+  const name = user?.display_name || user?.name || '';
+  const flag = readonly ? 'read-only' : '';
+  return [id, name, ...tags, flag].join(' ').toLowerCase();
 }
 
 function heading(text: string, className: string): HTMLElement {

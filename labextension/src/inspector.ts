@@ -48,7 +48,7 @@ export class AgentInspector extends Widget {
     this.client = this.connect();
     this.node.append(
       this.header(),
-      section('Connections', this.connections.node),
+      section('Connections', this.connections.filter, this.connections.node),
       section('State', this.places.state),
       section('Messages', this.places.log, this.sendBox()),
       section('Calls', this.places.calls)

@@ -340,6 +340,28 @@ def test_flood_leaves_browser_and_kernel_usable(notebook, lab):
         assert page.page.evaluate("window.longest") < 1500
 
 
+def test_thousand_connections_stay_smooth(notebook, lab):
+    """Of 1000 connections only the rows in sight are drawn; scrolling and filter find the rest."""
+    page = notebook(ROOM % {"name": "CrowdRoom"})
+    page.run_all()
+    panel = panel_of(page)
+    with clients(lab, "crowd-room/lobby", 1000):
+        rows = turn_to(panel, "connections").locator("tbody tr:not(.ja-space)")
+        expect(panel.locator(".ja-tab[data-key=connections]")).to_contain_text("1,000")
+        expect(rows.first).to_contain_text("c999")
+        assert rows.count() < 60
+        panel.locator("[aria-label='Connections'].ja-scroll").evaluate(
+            "(area) => { area.scrollTop = area.scrollHeight; }"
+        )
+        expect(rows.last).to_contain_text("c0")
+        assert rows.count() < 60
+        panel.get_by_label("Filter connections").fill("c77")
+        expect(rows).to_have_count(11)
+        expect(rows.first).to_contain_text("c779")
+    expect(panel).to_contain_text("No connections yet.")
+    assert page.errors == []
+
+
 def test_controls_are_bound_both_ways(notebook, lab):
     """A slider moves the agent and its clients, and follows them."""
     page = notebook(THERMOSTAT)

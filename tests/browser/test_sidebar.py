@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -155,6 +156,28 @@ def test_inspector_makes_a_connection_readonly(served):
         expect(inspector(page, "State").get_by_role("treeitem", name="count: 0")).to_be_visible()
         guest.send(json.dumps({"type": "cf_agent_state", "state": {"count": 60}}))
         expect(inspector(page, "State").get_by_role("treeitem", name="count: 60")).to_be_visible()
+    assert page.errors == []
+
+
+def test_thousand_connections_are_no_burden(served):
+    """The inspector draws the newest, says how many more there are, and finds any of them."""
+    page = served("Crowd")
+    with ExitStack() as crowd:
+        for number in range(1000):
+            crowd.enter_context(connected(page.server, f"agents/crowd/lobby?_pk=c{number}"))
+        expect(instance(page, "crowd", "lobby")).to_contain_text("1000 connections")
+        open_inspector(page, "crowd", "lobby")
+        connections = inspector(page, "Connections")
+        expect(connections).to_contain_text("801 older connections not shown")
+        expect(connections.locator("tbody tr")).to_have_count(200)
+        connections.get_by_label("Filter connections").fill("c7")
+        expect(connections.locator("tbody tr")).to_have_count(111)
+        connections.get_by_label("Filter connections").fill("c77")
+        connections.get_by_label("Close the connection c777").click()
+        expect(connections.locator("tbody tr")).to_have_count(10)
+        expect(instance(page, "crowd", "lobby")).to_contain_text("1000 connections")
+        connections.get_by_label("Filter connections").fill("nobody")
+        expect(connections).to_contain_text("No connection fits the filter.")
     assert page.errors == []
 
 
