@@ -201,7 +201,8 @@ class Share:
         address = escape(self.url)
         return (
             f"<div><p>{escape(self.summary)}</p>"
-            f'<p><a href="{address}" target="_blank" rel="noopener noreferrer">{address}</a></p>'
+            '<p style="overflow-wrap: anywhere">'
+            f'<a href="{address}" target="_blank" rel="noopener noreferrer">{address}</a></p>'
             f'<div role="img" aria-label="QR code of the link">{self.qr()}</div>{note}</div>'
         )
 
