@@ -11,7 +11,8 @@ import inspect
 import re
 from typing import TYPE_CHECKING, Any
 
-from jupyter_agents.host import connection, host
+from jupyter_agents import serving
+from jupyter_agents.host import connection, host, thread
 from jupyter_agents.link import frames, marks, records
 from jupyter_agents.protocol import backoff, closing, names
 from jupyter_agents.server.limits import Limits
@@ -100,6 +101,18 @@ FIXED: tuple[tuple[Any, str, str, str], ...] = (
         "max_parked_gone",
         "clients that left before their agent could hear of it",
         "`on_close` is not run for more",
+    ),
+    (
+        thread,
+        "MAX_POSTED",
+        "what cells have sent and the agents' thread has not taken, in pieces",
+        "the sending cell waits",
+    ),
+    (
+        serving,
+        "MAX_SOURCE_BYTES",
+        "a cell that serves with `autostart=True`",
+        "`ServeError`",
     ),
     (
         marks,
