@@ -162,6 +162,7 @@ class Connection:
         "slot",
         "tags",
         "taken",
+        "writes",
     )
 
     def __init__(
@@ -198,6 +199,7 @@ class Connection:
         self.inbox_bytes = 0
         self.held_back = False
         self.held: list[tuple[int, bytes, bool]] = []
+        self.writes: tuple[int | str, ...] = ()  # ids of those that were applied last
         # ordinals of its messages: see instance/receipts.py
         self.taken = 0  # the latest that was begun
         self.current = 0  # the one under way, where it is settled at its end

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Sync"]
 
+MAX_WRITES = 16
+"""How many of a connection's writes are remembered as applied, should they be offered again."""
+
 
 class Sync:
     """What `host.state.StateHost` asks for, for one instance."""
@@ -305,6 +308,9 @@ class Sync:
         """A client wrote the state: applied and acknowledged, or refused with a reason."""
         self.flush()
         agent = self._instance.agent
+        if frame.write is not None and frame.write in connection.writes:
+            self._acknowledge(connection, frame, b"")  # offered again: our answer was lost
+            return
         if frame.base is not None and frame.base != state_version(agent):
             self._refuse(connection, frame, messages.STALE)
             return
@@ -324,6 +330,8 @@ class Sync:
             self._refuse(connection, frame, None)
         else:
             self.flush()
+            if frame.write is not None:
+                connection.writes = (*connection.writes[1 - MAX_WRITES :], frame.write)
             self._acknowledge(connection, frame, sent)
 
     def _acknowledge(self, connection: Connection, frame: Any, sent: bytes) -> None:

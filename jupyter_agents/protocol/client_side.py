@@ -376,6 +376,8 @@ class ClientSide:
         if isinstance(frame, StateSent):
             return [*self.replica.received(frame), *self._become_ready()]
         if isinstance(frame, AwayTold):
+            if not frame.is_away:
+                self.replica.resumed()
             return [frame]
         # Identity and state come before anything else: what is not them says that none will come.
         ready = self._become_ready()

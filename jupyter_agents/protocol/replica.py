@@ -12,7 +12,9 @@ What may happen to a write (see `WRITE_MOVES`):
 - made by a function, it is computed from what the server confirmed last, and again when that
   moved on;
 - a write with a base waits for the ones before it, so that a chain of them does not refuse itself;
-- once sent and not answered when the connection ends, it fails: nobody knows whether it holds.
+- once sent and not answered when the connection ends, it fails: nobody knows whether it holds;
+- once sent and not answered when the kernel was away meanwhile, it is offered again by the same
+  id: an agent that lived on acknowledges it, another one applies it if nothing came in between.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ class WritePhase(Enum):
     DONE = auto()
 
 
-# "retry": it was refused as stale, and a function makes it.
+# "retry": it was refused as stale, and a function makes it; or the kernel was away.
 WRITE_MOVES: Mapping[WritePhase, Mapping[str, WritePhase]] = MappingProxyType(
     {
         WritePhase.QUEUED: {"release": WritePhase.RELEASED, "end": WritePhase.DONE},
@@ -99,6 +101,8 @@ class Write:
         Computes the next state from a copy of the confirmed one.
     base : int or None
         The version that must still hold; None overwrites any.
+    is_again : bool
+        It was offered before the kernel went away; perhaps it was applied then.
     """
 
     id: str
@@ -108,6 +112,7 @@ class Write:
     value: Any = MISSING
     phase: WritePhase = WritePhase.QUEUED
     attempts: int = 0
+    is_again: bool = False
 
     @property
     def waits_for_others(self) -> bool:
@@ -304,6 +309,16 @@ class Replica:
                 write.base = self.version
         return events
 
+    def resumed(self) -> None:
+        """Offer again what was sent and not answered: the kernel was away, and is back."""
+        for write in self.pending:
+            if write.phase is WritePhase.SENT:
+                write.move("retry")
+                write.is_again = True
+                write.attempts -= 1  # it was not refused
+                if write.update is None and write.base is None:
+                    write.base = self.version  # it must not overwrite what it never saw
+
     def ended(self, why: str) -> list[ReplicaEvent]:
         """End all writes: nothing will be sent any more."""
         return self._abort(list(self.pending), why)
@@ -378,7 +393,10 @@ class Replica:
         write = self._find(frame.write)
         if write is None:
             return [StateErrored(frame.error)] if frame.write is None else []
-        again = write.update is not None and _is_stale(write, frame)
+        is_stale = _is_stale(write, frame)
+        if is_stale and write.is_again and write.update is None and frame.state == write.value:
+            return [self._end(write)]  # what was wanted holds: it had been applied before
+        again = write.update is not None and is_stale
         if again and write.attempts < MAX_ATTEMPTS:
             write.move("retry")
             return []

@@ -703,9 +703,10 @@ class ReconnectingSocket {
     return "queued";
   }
 
-  /** @param {Outgoing} outgoing Put before all that waits, beyond the limit of the queue. */
+  /** @param {Outgoing} outgoing Send again now, or before all that waits, beyond the limit of the queue. */
   requeue(outgoing) {
-    this.#queue.unshift(outgoing);
+    if (this.readyState === OPEN) this.#transmit(outgoing);
+    else this.#queue.unshift(outgoing);
   }
 
   /** @param {Outgoing} outgoing */
@@ -1575,6 +1576,7 @@ export class AgentClient extends TypedEventTarget {
   /** @param {boolean} suspended */
   #suspend(suspended) {
     this.suspended = suspended;
+    if (!suspended) this.#requeueWrites(); // perhaps they, or their answers, were lost with the kernel
     this.dispatchEvent(new Event(suspended ? "suspended" : "resumed"));
   }
 
@@ -1698,7 +1700,8 @@ export class AgentClient extends TypedEventTarget {
     write.waiters.unshift(...older.flatMap(({ waiters }) => waiters));
   }
 
-  /** After a drop nobody knows what became of the writes on the way: the last goes out again, with its base. */
+  /** After a drop, or when the kernel was away, nobody knows what became of the writes on the way: the last goes
+   * out again, with its base. */
   #requeueWrites() {
     const sent = this.#replica.pending.filter(({ timer }) => timer !== null);
     const last = sent[sent.length - 1];

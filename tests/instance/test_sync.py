@@ -13,6 +13,7 @@ from traitlets import Enum, Float, Int, validate
 
 from jupyter_agents import Agent, CallFailed, StateRejected, callable_method
 from jupyter_agents.host.host import HostLimits
+from jupyter_agents.instance.sync import MAX_WRITES
 from jupyter_agents.link.frames import Kind
 from jupyter_agents.testing import AgentHarness
 
@@ -434,3 +435,37 @@ async def test_full_link_tells_the_state_when_it_takes_frames_again():
         await client.until_state({"count": 6})
         await harness.idle()
         assert '"count":6' in ours.frames[-1]
+
+
+async def test_write_that_was_applied_is_acknowledged_again_not_applied_again():
+    """Where the answer was lost with the link, the same id is answered anew with what holds."""
+    async with AgentHarness(Counter) as harness:
+        client = await harness.connect(Counter, "x", extended=True)
+        frame = {"type": "cf_agent_state", "write": "7", "base": 1, "state": {"count": 5}}
+        harness.link.break_off(0)
+        await client.send_json(frame)  # the server keeps it
+        harness.link.connect()
+        await harness.idle()
+        agent = harness.agent(Counter, "x")
+        agent.set_state({"count": 6})
+        await client.send_json(frame)
+        await harness.idle()
+        assert agent.state == {"count": 6}
+        acks = [json.loads(f) for f in client.frames if "state_ack" in f]
+        assert [(ack["write"], ack["version"]) for ack in acks] == [("7", 2), ("7", 3)]
+        assert acks[1]["state"] == {"count": 6}
+
+
+async def test_few_writes_are_remembered():
+    """Only the latest ids of a connection are kept, and none of a client that gives none."""
+    async with AgentHarness(Counter) as harness:
+        ours = await harness.connect(Counter, "x", extended=True)
+        sdk = await harness.connect(Counter, "x")
+        for number in range(3 * MAX_WRITES):
+            await ours.send_json(
+                {"type": "cf_agent_state", "write": number, "state": {"count": number}}
+            )
+            await sdk.set_state({"count": number})
+        mine, theirs = harness.agent(Counter, "x").get_connections()
+        assert mine.writes == tuple(range(2 * MAX_WRITES, 3 * MAX_WRITES))
+        assert theirs.writes == ()

@@ -286,6 +286,25 @@ test("a write that had been applied before the connection broke resolves, though
   );
 });
 
+test("writes that were not answered when the kernel went away are offered again when it is back", async () => {
+  const { client, socket } = await openRecorded();
+  const all = [1, 2].map((n) => client.setState({ n }));
+  socket.receive({ type: "cf_agent_suspended" });
+  assert.equal(writes(socket).length, 2);
+  socket.receive({ type: "cf_agent_resumed" });
+  assert.deepEqual(
+    writes(socket)
+      .slice(2)
+      .map(({ state, base }) => [state, base]),
+    [[{ n: 2 }, 1]],
+  );
+  assert.deepEqual(client.state, { n: 2 });
+  ack(socket, { version: 2 }, 2);
+  await Promise.all(all);
+  socket.receive({ type: "cf_agent_resumed" });
+  assert.equal(writes(socket).length, 3);
+});
+
 test("a write nobody acknowledges rejects after the default timeout and asks for the truth", async () => {
   const { client, socket, clock } = await openRecorded({ defaultCallTimeout: 500 });
   const write = rejection(client.setState({ n: 5 }));

@@ -238,6 +238,47 @@ def test_offline_writes_do_not_refuse_each_other() -> None:
     assert sent(replica) == [{"state": 2, "write": second.id, "base": 5}]
 
 
+def test_writes_without_an_answer_are_offered_again_when_the_kernel_is_back() -> None:
+    """They keep their ids, and must not overwrite what came in between; one after the other."""
+    replica = known(0, 4)
+    first, second = write(replica, 1), write(replica, 2)
+    assert len(sent(replica)) == 2
+    replica.resumed()
+    assert sent(replica) == [{"state": 1, "write": first.id, "base": 4}]
+    assert sent(replica) == []
+    replica.received(StateAcked(first.id, 5))
+    assert sent(replica) == [{"state": 2, "write": second.id, "base": 5}]
+    assert replica.received(StateAcked(second.id, 6)) == [Settled(second)]
+    replica.resumed()
+    assert sent(replica) == []
+
+
+def test_write_that_holds_already_when_offered_again_is_no_failure() -> None:
+    """It had been applied, and its answer was lost: a refusal with its own value says so."""
+    replica = known(0, 4)
+    first, second = write(replica, 1), write(replica, 2)
+    replica.take(ready=True)
+    replica.resumed()
+    replica.take(ready=True)
+    assert replica.received(StateErrorReceived("stale", first.id, 1, 5)) == [Settled(first)]
+    replica.take(ready=True)
+    _, settled = replica.received(StateErrorReceived("stale", second.id, 9, 7))[-2:]
+    assert isinstance(settled, Settled)
+    assert isinstance(settled.error, StateRejected)
+    assert replica.state == 9
+
+
+def test_function_offered_again_is_computed_again() -> None:
+    """A write by a function starts from what the server confirmed last, and counts no attempt."""
+    replica = known(0, 4)
+    made = write(replica, update=lambda n: n + 1)
+    for version in range(4, 4 + 2 * MAX_ATTEMPTS):
+        replica.received(StateSent(10 * version, version))
+        [frame] = sent(replica)
+        assert frame == {"state": 10 * version + 1, "write": made.id, "base": version}
+        replica.resumed()
+
+
 def test_offline_chain_after_a_refused_one_keeps_its_base() -> None:
     """When the first of a chain is stale, the next is tried on the version it was made on."""
     replica = known(0, 4)
