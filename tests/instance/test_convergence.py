@@ -206,8 +206,8 @@ class OurClient(Client):
         else:
             event("a write was refused")
             assert isinstance(error, StateRejected)
-            if tag in ledger.refused:
-                assert error.reason.startswith(ledger.refused[tag])
+            if tag in ledger.refused:  # or its answer was lost, and it was stale when asked again
+                assert error.reason.startswith((ledger.refused[tag], messages.STALE))
 
     def check(self):
         assert self.ended == set(self.tags), "every write ends"
