@@ -131,3 +131,18 @@ async def test_a_hundred_changes_are_one_frame():
         [(kind, recipients, payload)] = FrameReader(1 << 20).feed(path.up.take())
         assert (kind, recipients) == (Kind.STATE_MANY, 100)
         assert payload[400:] == b'{"type":"cf_agent_state","state":{"count":99}}'
+
+
+async def test_no_task_for_a_message():
+    """Neither a message nor its delivery to many makes a task or a future."""
+    async with opened(100) as path:
+        made = []
+        path.loop.set_task_factory(lambda loop, coro, **more: made.append(coro))
+        path.loop.create_future = made.append
+        try:
+            for frames in (ECHO, ALL, STATE, RPC):
+                path.to_server(path.to_kernel(path.from_client(frames)))
+        finally:
+            path.loop.set_task_factory(None)
+            del path.loop.create_future
+        assert made == []

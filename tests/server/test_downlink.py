@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import json
 import os
 import socket
 import stat
+import weakref
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -295,6 +297,26 @@ async def test_frames_reach_the_relay_and_come_back(folder):
             assert await host.frame() == (Kind.TEXT, number, b"x" * (number % 7))
         assert await host.frame() == (Kind.BINARY, 1, b"y" * 300_000)
         assert await host.frame() == (Kind.CLOSED, 2, b"")
+
+
+async def test_listener_is_held(folder, monkeypatch):
+    """The listening server is held while it is needed: uvloop closes one that nobody holds."""
+    held = []
+
+    class Listener:
+        def close(self):
+            pass
+
+    async def listen(link):
+        listener = Listener()
+        held.append(weakref.ref(listener))
+        return listener
+
+    monkeypatch.setattr(Downlink, "_listen", listen)
+    async with downlink_of(folder) as link:
+        gc.collect()
+        assert held[0]() is not None
+        link._socket.close()
 
 
 async def test_frames_of_one_turn_leave_together(folder, monkeypatch):

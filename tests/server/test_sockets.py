@@ -7,8 +7,10 @@ import json
 
 import pytest
 from tornado.httpclient import HTTPClientError
+from tornado.websocket import WebSocketHandler
 
 from jupyter_agents.link.frames import Kind
+from jupyter_agents.server.sockets import AgentHandler
 from tests.server.fake_host import LIMIT_S
 from tests.server.plain_server import plain_server
 
@@ -791,3 +793,14 @@ async def test_nothing_else_is_a_file(path):
     """The console's template and whatever lies outside the folder are not to be had."""
     async with plain_server() as server:
         assert (await server.http(f"/agents-static/{path}")).code in (403, 404)
+
+
+def test_no_method_of_tornado_is_hidden_by_chance():
+    """A handler's names mean what Tornado means by them: whoever reuses one says so here."""
+    meant = {
+        "_request_summary", "_stream_request_body", "check_origin", "compute_etag", "data_received", "delete", "get",
+        "get_websocket_protocol", "head", "initialize", "log_exception", "on_connection_close",
+        "open", "options", "patch", "post", "prepare", "put", "write_error",
+    }  # fmt: skip
+    ours = {name for name in vars(AgentHandler) if not name.startswith("__")}
+    assert ours & set(dir(WebSocketHandler)) == meant

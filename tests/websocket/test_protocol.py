@@ -8,7 +8,7 @@ import gc
 import logging
 import socket
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -318,6 +318,25 @@ class TestSlowReader:
             assert slow.queued_bytes == 0
             fast.send(message)
             assert await reader.read_message() == "x" * 10_000
+
+    async def test_members_leave_during_a_broadcast(
+        self, serve: Any, caplog: pytest.LogCaptureFixture
+    ):
+        """They hear of their end, the others get everything, the log stays empty (pitfall 8)."""
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(serve())
+            stays = await stack.enter_async_context(websocket_client(server))
+            leavers = [await stack.enter_async_context(raw_client(server)) for _ in range(10)]
+            message = Message(b"x" * 1000)
+            for leaver in leavers:
+                for echo in server.echoes:
+                    echo.protocol.send(message)
+                leaver.writer.transport.abort()
+            for _ in leavers:
+                assert await stays.read_message() == "x" * 1000
+            for index in range(1, 11):
+                assert await end_of(server, index) == (1006, "", False)
+        assert caplog.records == []
 
     async def test_it_gets_all_when_it_reads_in_time(self, serve: Any):
         """What waits goes on as soon as there is room, in order and whole."""
