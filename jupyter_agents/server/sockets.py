@@ -47,6 +47,7 @@ _log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parents[1] / "static"
 _CONSOLE = "agent-console.html"
+_as_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _ID_CHARS = 21
 _RETRY_AFTER_S = 5
 _HOP_BY_HOP = frozenset(
@@ -165,7 +166,7 @@ class AgentHandler(Entrance, WebSocketHandler):
             asked = replaced
         # As text: kept for as long as the socket lives, and seldom looked at.
         self._info = {
-            "request": json.dumps(asked, separators=(",", ":"), ensure_ascii=False),
+            "request": _as_json(asked),
             "extended": request.query.get("_ja") == "1",
             "readonly": self.guest is not None and self.guest.readonly,
         }

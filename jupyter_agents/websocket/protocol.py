@@ -106,11 +106,9 @@ class AgentWebSocketProtocol(Conversation, WebSocketProtocol13):
         may_leave = is_plain and self._options.leaves_stream
         if not may_leave or stream.closed() or stream.writing() or self._is_blocked:
             return b""
-        try:
-            own = stream.socket.dup()
-        except OSError:
-            return b""  # out of file descriptors: what works goes on working
+        own = stream.socket
         stream.set_close_callback(None)
+        stream.socket = _Lent(own)  # type: ignore[assignment]  # it has what a stream asks for
         # All that is buffered, or else what one read brings: either leaves the buffer empty.
         read = stream.read_bytes(stream.max_buffer_size, partial=True)
         assert isinstance(read, Future)
@@ -132,6 +130,18 @@ class AgentWebSocketProtocol(Conversation, WebSocketProtocol13):
     def write_ping(self, data: bytes) -> None:
         """Refuse: the socket pings by itself."""
         raise NotImplementedError("a socket pings by itself")
+
+
+class _Lent:
+    """What a stream has of a socket that is no longer its own: it may read, and closes nothing."""
+
+    def __init__(self, own: socket.socket) -> None:
+        self.recv_into = own.recv_into
+        self.getsockopt = own.getsockopt
+        self.fileno = own.fileno
+
+    def close(self) -> None:
+        """The socket lives on."""
 
 
 class StreamTransport:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import logging
 import socket
@@ -517,18 +516,6 @@ class TestLeavingTheStream:
         async with echo_server(leaves_stream=False) as server, raw_client(server) as client:
             client.say(client_frame(b"x"))
             assert await client.frame() == (0x81, b"x")
-            assert type(server.echoes[0].protocol._transport) is StreamTransport
-
-    async def test_without_descriptors_it_stays(self, monkeypatch: pytest.MonkeyPatch):
-        """When the socket cannot be duplicated, the stream goes on."""
-
-        def refuse(self: socket.socket) -> socket.socket:
-            raise OSError(errno.EMFILE, "Too many open files")
-
-        async with echo_server() as server, unshaken(server) as client:
-            monkeypatch.setattr(socket.socket, "dup", refuse)
-            await client.shake_hands(behind=client_frame(b"early"))
-            assert await client.frame() == (0x81, b"early")
             assert type(server.echoes[0].protocol._transport) is StreamTransport
 
     async def test_what_open_sends_comes_first(self, monkeypatch: pytest.MonkeyPatch):
