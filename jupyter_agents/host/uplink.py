@@ -38,6 +38,9 @@ __all__ = ["KernelUplink", "LostFrames", "Uplink", "kernel_key", "link_candidate
 LINK_ENV = "JUPYTER_AGENTS_LINK"
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 WRITE_HIGH_BYTES = 4 * 1024 * 1024
+APART_BYTES = 64 * 1024
+SEND_BYTES = 1024 * 1024
+"""The socket's own buffer: a message of a megabyte leaves in one system call."""
 HANDSHAKE_S = 5.0
 RETRY_S = 0.5
 RETRY_LONGEST_S = 5.0
@@ -243,6 +246,7 @@ class _LinkEnd(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         hello = {**self._handshake.hello(), "about": self._about}
@@ -319,14 +323,21 @@ class _LinkEnd(asyncio.BufferedProtocol):
         return not self._room.is_set()
 
     def send_frames(self, frames: list[tuple[int, int, bytes]]) -> None:
-        """One write for all of them."""
+        """One write for all of them, and one for each that is large."""
         if self._transport is None:
             return
         parts: list[bytes] = []
         for kind, number, payload in frames:
             parts.append(head(kind, number, len(payload)))
-            parts.append(payload)
-        self._transport.write(b"".join(parts))
+            if len(payload) < APART_BYTES:
+                parts.append(payload)
+                continue
+            # joining would copy it once more
+            self._transport.write(b"".join(parts))
+            self._transport.write(payload)
+            parts.clear()
+        if parts:
+            self._transport.write(b"".join(parts))
 
     async def drained(self) -> None:
         """Return when the link has room."""

@@ -318,10 +318,10 @@ _OBJECT_START = re.compile(r"[ \t\n\r]*\{")
 
 def _our_object(text: str) -> dict[str, Any] | None:
     """Return the parsed frame if it can be one of ours; most messages leave at the first line."""
+    if not _OBJECT_START.match(text):  # first: it looks at the beginning only, however long
+        return None
     # A type of ours stands there literally or with letters escaped, and their escapes begin so.
     if '"rpc' not in text and '"cf_agent_' not in text and "\\u00" not in text:
-        return None
-    if not _OBJECT_START.match(text):
         return None
     try:
         found: dict[str, Any] = decode(text)

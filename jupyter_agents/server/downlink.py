@@ -37,6 +37,7 @@ ENVIRONMENT = "JUPYTER_AGENTS_LINK"
 
 _HELLO_BYTES = 16 * 1024
 _APART_BYTES = 64 * 1024
+_SEND_BYTES = 1024 * 1024  # a message of a megabyte leaves in one system call
 
 
 class Kernels(Protocol):
@@ -85,7 +86,7 @@ class HostLink(asyncio.BufferedProtocol):
         """A process connected; who it is, it has to prove."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        _set_nodelay(transport)
+        _tune(transport)
         if not self._downlink.admit(self):
             self.close()
             return
@@ -431,7 +432,10 @@ class Downlink:
                 self.door.relay.forget_host(kernel_id)
 
 
-def _set_nodelay(transport: asyncio.Transport) -> None:
+def _tune(transport: asyncio.Transport) -> None:
     sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+    if sock is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -89,12 +89,12 @@ class Bundle:
         In order; none of them replaceable.
     """
 
-    __slots__ = ("_deflated", "_messages", "count", "frame")
+    __slots__ = ("_deflated", "count", "frame", "messages")
 
     replaceable = False
 
     def __init__(self, messages: list[Message]) -> None:
-        self._messages = messages
+        self.messages = messages
         self.count = len(messages)
         self.frame = b"".join([message.frame for message in messages])
         """Their uncompressed frames, one behind the other."""
@@ -108,7 +108,7 @@ class Bundle:
             self._deflated = {}
         frames = self._deflated.get(deflate)
         if frames is None:
-            parts = [message.frame_for(deflate) for message in self._messages]
+            parts = [message.frame_for(deflate) for message in self.messages]
             frames = self._deflated[deflate] = b"".join(parts)
         return frames
 

@@ -55,7 +55,7 @@ class Peer:
         self.is_paused = False
 
     def send(self, message):
-        bundled = getattr(message, "_messages", (message,))  # what one read of the link brought
+        bundled = getattr(message, "messages", (message,))  # what one read of the link brought
         self.sent += [bytes(m[0] if isinstance(m, tuple) else m.payload) for m in bundled]
 
     def close(self, code, reason):
