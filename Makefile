@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.ready-dev
 DEMO_READY := $(VENV)/.ready-demo
+BENCH_READY := $(VENV)/.ready-bench
 LOCKS := $(wildcard labextension/package-lock.json tests/*/package-lock.json)
 NODE_MODULES := $(LOCKS:package-lock.json=node_modules/.package-lock.json)
 MARKED := processes or browser or node or slow
@@ -57,7 +58,7 @@ cover: $(READY)  ## the default run again, with branch coverage
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage report
 
-bench: $(READY)  ## measure against peers on this machine
+bench: $(BENCH_READY)  ## measure against peers on this machine (ARGS="--what round-trip,echo --rounds 3")
 	$(PY) -m benchmarks $(ARGS)
 
 demo: $(if $(wildcard $(READY)),$(READY),$(DEMO_READY))  ## open JupyterLab on the first notebook (ARGS=--headless: prove it works, no browser)
@@ -76,6 +77,13 @@ $(READY): pyproject.toml hatch_build.py | $(PY)
 
 $(DEMO_READY): pyproject.toml hatch_build.py | $(PY)
 	$(PY) -m pip install --quiet -e ".[lab]"
+	@touch $@
+
+# Peers are brought once; one that cannot be is left out of the tables, and named.
+$(BENCH_READY): benchmarks/requirements.txt benchmarks/workerd/package.json | $(READY)
+	@echo "Installing what jupyter_agents is compared with: benchmarks/requirements.txt, benchmarks/workerd"
+	JUPYTER_AGENTS_SKIP_LABEXTENSION=1 $(PY) -m pip install --quiet -e ".[bench]" -r benchmarks/requirements.txt
+	npm install --prefix benchmarks/workerd --no-audit --no-fund --no-package-lock || echo "Without workerd: npm and Node 20 are needed"
 	@touch $@
 
 $(PY):

@@ -3,6 +3,8 @@
     python -m benchmarks                          # everything, 30 minutes or so
     python -m benchmarks --what round-trip,echo   # a part
     python -m benchmarks --peers tornado,c --rounds 3 --seconds 0.3
+    python -m benchmarks --out numbers.json --plot picture.svg
+    python -m benchmarks --page                   # everything, into docs/performance.md
 
 Each round runs all subjects in turn, every second one in the opposite order; the tables show
 medians over the rounds, and medians of the ratios within a round.
@@ -11,6 +13,7 @@ medians over the rounds, and medians of the ratios within a round.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import os
 import resource
@@ -19,7 +22,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.report import Results, write_report
+from benchmarks import hot_path
+from benchmarks.page import KEPT, fresh, keep, kept, write_page
+from benchmarks.report import Results, plot
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.subjects import all_subjects, place
 
@@ -39,7 +44,14 @@ def options() -> argparse.Namespace:
     parser.add_argument("--peers", default="", help=f"some of: {', '.join(all_subjects())}")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="a folder for tables, plot and raw numbers")
+    parser.add_argument("--out", type=Path, help="keep the raw numbers in this file")
+    parser.add_argument("--load", type=Path, help="measure nothing, show a file of --out")
+    parser.add_argument("--plot", type=Path, help="draw into this file, SVG or PNG")
+    parser.add_argument(
+        "--page",
+        action="store_true",
+        help="write docs/performance.md, its plot, and benchmarks/results.json",
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--free", action="store_true", help="no process bound to a CPU, ever")
     where.add_argument("--pinned", action="store_true", help="all on one CPU, always")
@@ -80,7 +92,11 @@ def measure(
         ready = {}
         for key, subject in subjects.items():
             say(f"\r\033[K{scenario.name}: connecting to {subject.name}", end="")
-            ready[key] = stack.enter_context(scenario.ready(subject))
+            try:
+                ready[key] = stack.enter_context(scenario.ready(subject))
+            except Exception as error:
+                say(f"\r\033[K{scenario.name}: {subject.name} failed: {error!r}")
+                del found[key]
         for number in range(rounds):
             for key in list(ready) if number % 2 else reversed(list(ready)):
                 name = subjects[key].name
@@ -100,9 +116,8 @@ def bind(subjects: dict[str, Subject], *, free: bool) -> None:
     place([os.getpid(), *(pid for one in subjects.values() for pid in one.pids.values())], where)
 
 
-def main() -> None:
-    """Measure and report."""
-    asked = options()
+def run(asked: argparse.Namespace) -> Results:
+    """Measure what was asked for."""
     what = {name for name in asked.what.split(",") if name}
     unknown = what - {one.name for one in SCENARIOS}
     if unknown:
@@ -112,7 +127,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     wanted = set(asked.peers.split(",")) if asked.peers else set(all_subjects())
     wanted &= {name for one in chosen for name in one.who}
-    results = Results(asked.rounds, asked.seconds)
+    results = fresh(asked.rounds, asked.seconds)
     with started(wanted | {"product"}) as subjects:
         for number, scenario in enumerate(chosen, 1):
             free = asked.free or (scenario.free and not asked.pinned)
@@ -122,11 +137,29 @@ def main() -> None:
             found = measure(scenario, able, asked.rounds, asked.seconds)
             names = {key: one.name for key, one in able.items()}
             results.add(scenario, found, names, free=free)
+            if asked.out:
+                keep(results, asked.out)
             took = time.perf_counter() - begin
             say(f"\r\033[K[{number}/{len(chosen)}] {scenario.title}: {took:.0f} s")
+    if not what:
+        say("our own code alone")
+        results.hot = asyncio.run(hot_path.measured())
+        if asked.out:
+            keep(results, asked.out)
+    return results
+
+
+def main() -> None:
+    """Measure and report."""
+    asked = options()
+    if asked.page and not asked.load:
+        asked.out = asked.out or KEPT
+    results = kept(asked.load) if asked.load else run(asked)
     print(results.tables())
-    if asked.out:
-        write_report(results, asked.out)
+    if asked.plot:
+        plot(results, asked.plot)
+    if asked.page:
+        write_page(results)
 
 
 if __name__ == "__main__":

@@ -232,14 +232,21 @@ PATHS = (
 )
 
 
-async def main() -> None:
-    """Measure and print."""
-    print("| | server, in, µs | kernel, µs | server, out, µs |\n|---|--:|--:|--:|")
+async def measured() -> dict[str, list[float]]:
+    """CPU µs of the three stretches, by path."""
+    found = {}
     for name, members, frames, per, times in PATHS:
         async with opened(members) as path:
-            found = [least_us(work, times) / per for work in path.stretches(frames).values()]
-        print(f"| {name} | {' | '.join(f'{one:.2f}' for one in found)} |", flush=True)
+            found[name] = [least_us(work, times) / per for work in path.stretches(frames).values()]
+    return found
+
+
+def table(found: dict[str, list[float]]) -> str:
+    """As Markdown."""
+    head = "| | server, in, µs | kernel, µs | server, out, µs |\n|---|--:|--:|--:|"
+    rows = [f"| {name} | {' | '.join(f'{one:.2f}' for one in us)} |" for name, us in found.items()]
+    return "\n".join([head, *rows])
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    print(table(asyncio.run(measured())))

@@ -95,15 +95,20 @@ class Load:
 
     def grow(self, count: int) -> None:
         """Have this many connections, each greeted and heard an echo of its first message."""
-        while len(self.sockets) < count:
-            self._connect(min(BATCH, count - len(self.sockets)))
+        self.visit([self.room] * (count - len(self.sockets)))
 
-    def _connect(self, count: int) -> None:
+    def visit(self, rooms: list[str]) -> None:
+        """Have one more connection to each of these."""
+        for begin in range(0, len(rooms), BATCH):
+            self._connect(rooms[begin : begin + BATCH])
+
+    def _connect(self, rooms: list[str]) -> None:
         subject = self.subject
-        path, headers = subject.path(self.room), subject.headers
-        request = _UPGRADE.format(path=path, port=subject.port, headers=headers).encode()
         fresh = []
-        for _ in range(count):
+        for room in rooms:
+            request = _UPGRADE.format(
+                path=subject.path(room), port=subject.port, headers=subject.headers
+            ).encode()
             sock = socket.create_connection(("127.0.0.1", subject.port), LIMIT_S)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.sendall(request)
@@ -112,7 +117,7 @@ class Load:
         for sock in fresh:
             rest = _upgraded(sock)
             sock.sendall(hello)
-            _await(sock, rest, b"hello, anybody there?")
+            _await(sock, rest, subject.hello)
         self.sockets += fresh
 
     def close(self) -> None:
@@ -133,7 +138,7 @@ class Load:
                 break
         for other in self.sockets[1:]:
             left = len(received)
-            while command not in ("echo", "call") and left:
+            while command not in ("echo", "call", "sized") and left:
                 left -= len(other.recv(left))
         return len(received)
 

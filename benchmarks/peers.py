@@ -3,7 +3,8 @@
     python -m benchmarks.peers KIND         # prints its port
 
 A text comes back; of a binary message only the length counts: 1 broadcasts 100 bytes to everybody,
-2 counts up in a state of 10 KB and tells it to everybody, 3 broadcasts 64 KiB. A call is answered.
+2 counts up in a state of 10 KB and tells it to everybody, 3 broadcasts 64 KiB, 4 10 KB of JSON. A
+call is answered.
 Each is written as its own documentation would have it, with Nagle's algorithm off.
 """
 
@@ -24,6 +25,7 @@ ROWS = [
     {"id": number, "name": f"item number {number}", "done": False, "note": "y" * 40}
     for number in range(100)
 ]
+NEWS = json.dumps(ROWS)
 CALL = '{"type":"rpc","id":"c1","method":"add","args":[1,2]}'
 
 
@@ -36,7 +38,7 @@ class State:
     def news(self, command: bytes) -> str:
         """What a binary message makes everybody hear."""
         if len(command) != 2:
-            return TEXT if len(command) == 1 else LARGE
+            return {1: TEXT, 3: LARGE, 4: NEWS}[len(command)]
         self.count += 1
         state = {"count": self.count, "rows": ROWS}
         return json.dumps({"type": "cf_agent_state", "state": state}, separators=(",", ":"))
@@ -63,7 +65,7 @@ def ready(sock: socket.socket) -> None:
     print(sock.getsockname()[1], flush=True)
 
 
-def tornado_handler() -> Any:
+def tornado_handler(*, deflates: bool = False) -> Any:
     """Tornado's WebSocketHandler, by the book."""
     from tornado.websocket import WebSocketHandler
 
@@ -86,16 +88,26 @@ def tornado_handler() -> Any:
         def on_close(self) -> None:
             members.discard(self)
 
+        def get_compression_options(self) -> dict[str, Any] | None:
+            return {} if deflates else None
+
     return Echo
 
 
-async def tornado() -> None:
+async def tornado_deflate() -> None:
+    """Plain Tornado with permessage-deflate."""
+    await tornado(deflates=True)
+
+
+async def tornado(*, deflates: bool = False) -> None:
     """Plain Tornado."""
     from tornado.httpserver import HTTPServer
     from tornado.web import Application
 
     server = HTTPServer(
-        Application([("/.*", tornado_handler())], log_function=lambda handler: None)
+        Application(
+            [("/.*", tornado_handler(deflates=deflates))], log_function=lambda handler: None
+        )
     )
     sock = listener()
     server.add_socket(sock)
@@ -194,6 +206,39 @@ async def picows() -> None:
     await server.serve_forever()
 
 
+async def aiohttp() -> None:
+    """aiohttp, on uvloop where it is there."""
+    from aiohttp import WSMsgType, web
+
+    state = State()
+    members: set[Any] = set()
+
+    async def talk(request: Any) -> Any:
+        connection = web.WebSocketResponse(compress=False, max_msg_size=2**26)
+        await connection.prepare(request)
+        members.add(connection)
+        try:
+            async for message in connection:
+                if message.type == WSMsgType.TEXT:
+                    await connection.send_str(answer(message.data))
+                    continue
+                news = state.news(message.data)
+                for member in list(members):
+                    await member.send_str(news)
+        finally:
+            members.discard(connection)
+        return connection
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", talk)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    sock = listener()
+    await web.SockSite(runner, sock).start()
+    ready(sock)
+    await asyncio.Event().wait()
+
+
 async def socketio() -> None:
     """python-socketio on uvicorn; its messages are events."""
     import socketio as library
@@ -245,13 +290,16 @@ def _load_jupyter_server_extension(app: Any) -> None:
     app.web_app.add_handlers(".*$", [(f"{app.base_url}echo/(.*)", Handler)])
 
 
-KINDS = {one.__name__: one for one in (tornado, websockets, starlette, picows, socketio)}
+KINDS = {
+    one.__name__: one
+    for one in (tornado, tornado_deflate, websockets, aiohttp, starlette, picows, socketio)
+}
 
 
 def main() -> None:
     """Serve until killed."""
     kind = sys.argv[1]
-    if kind in ("starlette", "picows", "socketio"):
+    if kind in ("aiohttp", "starlette", "picows", "socketio"):
         try:
             import uvloop
         except ImportError:

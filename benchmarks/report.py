@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.hot_path import table
 from benchmarks.targets import TARGETS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from benchmarks.scenarios import Scenario, Special
 
 COLUMNS = ("server us", "kernel us", "load us", "per s", "p50 us", "p99 us")
@@ -36,20 +35,6 @@ HEADS = {
 }
 
 
-def machine() -> str:
-    """The machine, without its name."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-        model = lines[0].partition(":")[2].strip() if lines else model
-    virtual = (
-        ", virtual" if "hypervisor" in (cpuinfo.read_text() if cpuinfo.exists() else "") else ""
-    )
-    system = f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
-    return f"{os.cpu_count()} × {model}{virtual}; {system}; Python {platform.python_version()}"
-
-
 @dataclass
 class Results:
     """What was measured: by scenario and subject, one dict of metrics for each round."""
@@ -59,6 +44,11 @@ class Results:
     found: dict[str, dict[str, list[dict[str, float]]]] = field(default_factory=dict)
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    machine: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    date: str = ""
+    load: float = 0.0
+    hot: dict[str, list[float]] = field(default_factory=dict)
 
     def add(
         self, scenario: Scenario | Special, found: dict[str, list[dict[str, float]]],
@@ -89,12 +79,49 @@ class Results:
     def tables(self) -> str:
         """Everything."""
         parts = [
-            f"{machine()}. {self.rounds} rounds of {self.seconds:g} s each, all subjects in turn "
-            "in each round; medians over the rounds, and of the ratios within each round.",
+            f"{self.machine}. {', '.join(f'{n} {v}' for n, v in self.versions.items())}.",
+            f"{self.date} UTC, load average at the start {self.load:g}. {self.rounds} rounds of "
+            f"{self.seconds:g} s each, all subjects in turn in each round; medians over the "
+            "rounds, and of the ratios within each round.",
             self.targets(),
+            self.own_code(),
+            self.generator(),
             *(self.table(name) for name in self.found),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
+
+    def own_code(self) -> str:
+        """What our own code takes, where that was measured."""
+        if not self.hot:
+            return ""
+        return (
+            "### Our own code alone\n\n`python -m benchmarks.hot_path`; the least of many short "
+            "stretches of CPU time, without the operating system. The kernel's part is all of "
+            f"it: read, `on_message`, answer, the turn's end.\n\n{table(self.hot)}"
+        )
+
+    def generator(self) -> str:
+        """What the load generator took beside the servers: it must not be what is measured."""
+        lines = []
+        for scenario, about in self.about.items():
+            own = self.median(scenario, "product", "load us")
+            spent = self.median(scenario, "product", "cpu us")
+            if own and spent and not about["free"]:
+                alone = _number(1e6 / own)
+                reached = _number(self.median(scenario, "product", "per s"))
+                share = f"{100 * own / (own + spent):.0f} %"
+                lines.append(f"| {about['title']} | {own:.2f} | {alone} | {reached} | {share} |")
+        if not lines:
+            return ""
+        head = [
+            "### The load generator", "",
+            "Its CPU time beside the product, what it could do if servers cost nothing, what was "
+            "reached, and its share of the one CPU that all shared. The rates below contain it, "
+            "for everybody alike; the CPU columns do not.", "",
+            "| | its CPU, µs | its limit, per second | reached | share |",
+            "|---|--:|--:|--:|--:|",
+        ]  # fmt: skip
+        return "\n".join([*head, *lines])
 
     def table(self, scenario: str) -> str:
         """One scenario: a line for each subject."""
@@ -141,19 +168,6 @@ def _number(value: float | None) -> str:
     if value >= 1000:
         return f"{value:,.0f}".replace(",", " ")
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
-
-
-def write_report(results: Results, folder: Path) -> None:
-    """Write tables, raw numbers and, with matplotlib, the plot."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "performance.md").write_text(results.tables(), encoding="utf-8")
-    raw = {"machine": machine(), "about": results.about, "found": results.found,
-           "names": results.names, "rounds": results.rounds, "seconds": results.seconds}  # fmt: skip
-    (folder / "performance.json").write_text(json.dumps(raw, indent=1), encoding="utf-8")
-    try:
-        plot(results, folder / "performance.svg")
-    except ImportError:
-        print("no plot: matplotlib cannot be imported")
 
 
 def plot(results: Results, path: Path) -> None:

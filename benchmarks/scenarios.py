@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from benchmarks.subjects import Subject
 
 Metrics = dict[str, float]
-SERVERS = ("product", "tornado", "websockets", "starlette", "picows", "socketio", "workerd", "c")
+SERVERS = (
+    "product", "tornado", "websockets", "aiohttp", "starlette", "picows", "socketio", "workerd", "c"
+)  # fmt: skip
 SLOW_BYTES = 40 * 1024 * 1024
 
 
@@ -243,37 +245,33 @@ def eager_busy_cell(subject: Subject, seconds: float) -> Metrics:
     return busy_cell(subject, seconds, "import sys; sys.setswitchinterval(0.0005)")
 
 
-def flat(subject: Subject, seconds: float, crowd: str = "idle") -> Metrics:
-    """Round trips without and with 5000 idle connections, or 5000 other agents."""
-    one = Load(subject, "flat")
-    others = [Load(subject, "idle")] if crowd == "idle" else []
+IDLE = 10_000
+
+
+def flat(subject: Subject, seconds: float, rooms: tuple[str, ...] = ("idle",) * IDLE) -> Metrics:
+    """Round trips without and with 10 000 idle connections."""
+    one, others = Load(subject, "flat"), Load(subject, "idle")
     try:
         one.grow(1)
         step = one.round_trips("echo")
         alone = one.measure(step, seconds).metrics()
         before = subject.rss_kib()
-        if crowd == "idle":
-            others[0].grow(5000)
-        for number in range(5000 if crowd == "agents" else 0):
-            load = Load(subject, f"agent-{number}")
-            load.grow(1)
-            others.append(load)
+        others.visit(list(rooms))
         after = subject.rss_kib()
         among = one.measure(step, seconds).metrics()
         return {
             **among,
             "cpu ratio": among["cpu us"] / alone["cpu us"],
-            **{f"{role} KiB": (after[role] - before[role]) / 5000 for role in after},
+            **{f"{role} KiB": (after[role] - before[role]) / len(rooms) for role in after},
         }
     finally:
         one.close()
-        for load in others:
-            load.close()
+        others.close()
 
 
 def among_agents(subject: Subject, seconds: float) -> Metrics:
-    """See `flat`."""
-    return flat(subject, seconds, "agents")
+    """The same with as many agents, a connection to each."""
+    return flat(subject, seconds, tuple(f"agent-{number}" for number in range(IDLE)))
 
 
 def cell_broadcasts(subject: Subject, seconds: float) -> Metrics:
@@ -333,14 +331,17 @@ SCENARIOS: tuple[Scenario | Special, ...] = (
              _without("socketio", "c")),
     Scenario("state", "State of 10 KB changed, told to 100", 100, lambda a: a.fan_out("state"),
              _without("c"), per="delivery"),
+    Scenario("fan-out-10k", "Broadcast of 10 KB to 100, compressed or not", 100,
+             lambda a: a.fan_out("news"), ("product", "deflate", "tornado", "tornado-deflate"),
+             per="delivery"),
     Special("scale", "5000 connections opened and held", scale, (*SERVERS, "handler"),
-            fresh=True, per="connection"),
+            free=True, fresh=True, per="connection"),
     Special("slow", "64 KiB to 20, beside one that never reads", slow_member, fresh=True,
             per="broadcast"),
     Special("crowd", "Round trip while a room of 5000 broadcasts", beside_crowd,
             ("product", "tornado", "workerd"), free=True),
-    Special("flat-idle", "Round trip among 5000 idle connections", flat, ("product", "tornado")),
-    Special("flat-agents", "Round trip among 5000 agents", among_agents, ("product",)),
+    Special("flat-idle", "Round trip among 10 000 idle connections", flat, ("product", "tornado")),
+    Special("flat-agents", "Round trip among 10 000 agents", among_agents, ("product",)),
     Special("busy", "Round trip while a cell spins", busy_cell, ("product",), free=True),
     Special("busy-eager", "Round trip while a cell spins, switch interval 0.5 ms",
             eager_busy_cell, ("product",), free=True),

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from scripts.jupyter_kernel import Kernel
 
 HERE = Path(__file__).parent
+# Without a context each message of a kind is as long as the last: the load counts bytes.
+DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n"
 MASK = b"\x1f\x2e\x3d\x4c"
 AGENT = """
 import os
 from jupyter_agents import Agent, callable_method, serve
-from benchmarks.peers import LARGE, ROWS, TEXT
+from benchmarks.peers import LARGE, NEWS, ROWS, TEXT
 
 class Bench(Agent):
     def on_message(self, connection, message):
@@ -41,7 +43,7 @@ class Bench(Agent):
         elif len(message) == 2:
             self.set_state({**self.state, "count": self.state["count"] + 1})
         else:
-            self.broadcast(LARGE)
+            self.broadcast(LARGE if len(message) == 3 else NEWS)
 
     @callable_method
     def add(self, a: int, b: int) -> int:
@@ -119,6 +121,8 @@ class Subject:
         The frames a client sends: ``echo``, ``all``, ``state``, ``large``, ``call``.
     first : bytes
         Frames that a client sends before anything else.
+    hello : bytes
+        What the answer to the first message has in it.
     headers : str
         Lines of the upgrade request.
     """
@@ -126,6 +130,7 @@ class Subject:
     name = ""
     note = ""
     first = b""
+    hello = b"hello, anybody there?"
     headers = ""
     has_calls = has_state = has_large = True
     echo_overhead = 0
@@ -138,6 +143,7 @@ class Subject:
             "all": masked(b"1", 2),
             "state": masked(b"12", 2),
             "large": masked(b"123", 2),
+            "news": masked(b"1234", 2),
             "call": masked(CALL.encode()),
         }
         self._process: subprocess.Popen[str] | None = None
@@ -203,6 +209,13 @@ class Peer(Subject):
 
     def command(self) -> list[str]:
         return [sys.executable, "-m", "benchmarks.peers", self.kind]
+
+
+class DeflatingPeer(Peer):
+    """A peer whose clients can inflate, and that compresses everything."""
+
+    headers = DEFLATE
+    hello = b""
 
 
 class SocketIO(Peer):
@@ -277,15 +290,17 @@ class InJupyter(Subject):
     """Something in a real Jupyter Server, signed in by token."""
 
     extension = "jupyter_agents"
+    options: tuple[str, ...] = ()
+    more_headers = ""
 
     def start(self) -> None:
         self._home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        self.jupyter = JupyterProcess(Path(self._home.name))
+        self.jupyter = JupyterProcess(Path(self._home.name), options=self.options)
         _enable(self.jupyter, self.extension)
         self.jupyter.start()
         assert self.jupyter.process is not None
         self.port = self.jupyter.port
-        self.headers = f"Authorization: token {self.jupyter.token}\r\n"
+        self.headers = f"Authorization: token {self.jupyter.token}\r\n{self.more_headers}"
         self.pids = {"server": self.jupyter.process.pid}
 
     def stop(self) -> None:
@@ -318,6 +333,14 @@ class Product(InJupyter):
         return agent_path(room)
 
 
+class Deflating(Product):
+    """The product with compression switched on, and clients that can inflate."""
+
+    name = "jupyter_agents, compressing"
+    options = ("--AgentsApp.compression=True",)
+    more_headers = DEFLATE
+
+
 def _enable(jupyter: JupyterProcess, extension: str) -> None:
     path = jupyter.home / "config" / "jupyter_server_config.json"
     config = json.loads(path.read_text())
@@ -332,9 +355,12 @@ def all_subjects() -> dict[str, Subject]:
         "tornado": Peer("tornado", "Tornado"),
         "websockets": Peer("websockets", "websockets", "websockets"),
         "starlette": Peer("starlette", "Starlette + uvicorn", "starlette", "uvicorn"),
+        "aiohttp": Peer("aiohttp", "aiohttp", "aiohttp"),
         "picows": Peer("picows", "picows", "picows"),
         "socketio": SocketIO(),
         "workerd": Workerd(),
+        "deflate": Deflating(),
+        "tornado-deflate": DeflatingPeer("tornado_deflate", "Tornado, compressing"),
         "handler": HandlerInJupyter(),
         "c": InC(),
     }
