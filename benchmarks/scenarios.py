@@ -75,6 +75,13 @@ def _without(*names: str) -> tuple[str, ...]:
     return tuple(name for name in SERVERS if name not in names)
 
 
+def _settled_news(load: Load) -> Callable[[list[float]], int]:
+    """Where a compressor remembers earlier messages, their length settles after some."""
+    for _ in range(4):
+        load.size_of("news")
+    return load.fan_out("news")
+
+
 # -- those that are not a step repeated -------------------------------------------------------
 
 
@@ -96,6 +103,8 @@ class Special:
         yield lambda seconds: self._once(subject, seconds)
 
     def _once(self, subject: Subject, seconds: float) -> Metrics:
+        if isinstance(subject, Product):
+            subject.kernel._forget()  # Jupyter hangs up on a channel that answered no ping
         if not self.fresh:
             return self.work(subject, seconds)
         one = type(subject).__new__(type(subject))
@@ -332,7 +341,7 @@ SCENARIOS: tuple[Scenario | Special, ...] = (
     Scenario("state", "State of 10 KB changed, told to 100", 100, lambda a: a.fan_out("state"),
              _without("c"), per="delivery"),
     Scenario("fan-out-10k", "Broadcast of 10 KB to 100, compressed or not", 100,
-             lambda a: a.fan_out("news"), ("product", "deflate", "tornado", "tornado-deflate"),
+             _settled_news, ("product", "deflate", "tornado", "tornado-deflate"),
              per="delivery"),
     Special("scale", "5000 connections opened and held", scale, (*SERVERS, "handler"),
             free=True, fresh=True, per="connection"),

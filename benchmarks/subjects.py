@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from scripts.jupyter_kernel import Kernel
 
 HERE = Path(__file__).parent
-# Without a context each message of a kind is as long as the last: the load counts bytes.
-DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n"
+DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 MASK = b"\x1f\x2e\x3d\x4c"
 AGENT = """
 import os
