@@ -79,7 +79,7 @@ class Mirrors:
         return False
 
     def __len__(self) -> int:
-        return sum(map(len, self._of.values()))
+        return sum(ref() is not None for refs in self._of.values() for ref in refs)
 
 
 @dataclass(frozen=True)
