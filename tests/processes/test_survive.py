@@ -377,15 +377,14 @@ async def test_server_restarts_and_its_kernel_lives_on(outside, end):
         assert await client.call("spoken") == 2
         assert await client.call("add", [4]) == 7
         assert await client.call("about") == [["a", ["a", "x"], {"secret": "s"}, False]]
-        # the kernel hears how the clients left by its own end of the link
-        closes = {"stop": [f"close {name} 1001" for name in ("a", "raw")]}
-        assert outside.notes("start", "connect", "close") == [
+        assert outside.notes("start", "connect") == [
             "start 0",
             "connect a",
             "connect raw",
-            *closes.get(end, ["close a 1006", "close raw 1006"]),
             "connect a",
         ]
+        # by what its own end of the link saw of them, in whatever order they went
+        assert sorted(outside.notes("close")) == [f"close a {code}", f"close raw {code}"]
 
 
 @pytest.mark.parametrize("message", ["block", "wait"])
