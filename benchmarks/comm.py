@@ -69,7 +69,7 @@ class Channel(Load):
         data = {"method": "custom", "content": {"text": "x" * 100}}
         parts = [header, {}, {}, {"comm_id": comm_id, "data": data}]
         packed = [json.dumps(part).encode() for part in parts]
-        return masked(serialize_msg_to_ws_v1(packed, "shell", json.dumps), 2)  # type: ignore[arg-type]
+        return masked(serialize_msg_to_ws_v1(packed, "shell"), 2)  # type: ignore[arg-type]
 
     def echo(self, frame: bytes, *, quick: bool) -> None:
         """Send it and wait for the widget's answer."""

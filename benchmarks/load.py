@@ -53,11 +53,15 @@ class Sample:
         found["load us"] = self.own_s * per
         found["per s"] = self.count / self.wall_s
         if self.times_s:
-            times = sorted(self.times_s)
-            found["p50 us"] = times[len(times) // 2] * 1e6
-            found["p99 us"] = times[int(len(times) * 0.99)] * 1e6
-            found["max us"] = times[-1] * 1e6
+            found |= {f"{name} us": s * 1e6 for name, s in percentiles(self.times_s).items()}
         return found
+
+
+def percentiles(times_s: list[float]) -> dict[str, float]:
+    """The middle, the last but one in a hundred, and the longest."""
+    times = sorted(times_s)
+    p50, p99 = times[len(times) // 2], times[int(len(times) * 0.99)]
+    return {"p50": p50, "p99": p99, "max": times[-1]}
 
 
 def read_frames(data: bytes) -> tuple[list[bytes], bytes]:

@@ -7,16 +7,18 @@ time repeat. `free`: the scheduler decides, as in life; for times on the wall.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks import comm
-from benchmarks.load import Load, Sample
+from benchmarks.load import Load, percentiles
 from benchmarks.subjects import Product
 
 if TYPE_CHECKING:
+    import multiprocessing.connection
     import socket
     from collections.abc import Callable, Iterator
 
@@ -26,6 +28,7 @@ Metrics = dict[str, float]
 SERVERS = (
     "product", "tornado", "websockets", "aiohttp", "starlette", "picows", "socketio", "workerd", "c"
 )  # fmt: skip
+TRY_AGAIN_LATER = (1013).to_bytes(2, "big")
 SLOW_BYTES = 40 * 1024 * 1024
 
 
@@ -182,11 +185,12 @@ def _watch(subject: Subject, most: Metrics, done: threading.Event) -> None:
 def _ends(sock: socket.socket) -> bool:
     """Whether the server has given this connection up, once all that it sent is read."""
     sock.settimeout(1)
+    tail = b""
     try:
-        while sock.recv(1 << 20):
-            pass
+        while data := sock.recv(1 << 20):
+            tail = (tail + data)[-127:]
     except TimeoutError:
-        return False
+        return TRY_AGAIN_LATER in tail  # told so, and given time to answer
     except OSError:
         pass
     return True
@@ -200,31 +204,35 @@ def beside_crowd(subject: Subject, seconds: float) -> Metrics:
         one.grow(1)
         fan_out = crowd.fan_out()
         alone = crowd.measure(fan_out, seconds).metrics()
-        stop = threading.Event()
-        samples: list[Sample] = []
-        end = time.perf_counter() + seconds
-        thread = threading.Thread(
-            target=lambda: samples.append(_until(one, one.round_trips("echo"), stop))
-        )
-        thread.start()
-        times: list[float] = []
+        # In a process of its own: beside the crowd's sockets it would wait for this one's Python.
+        ours, theirs = multiprocessing.Pipe()
+        aside = multiprocessing.get_context("fork").Process(target=_aside, args=(one, theirs))
+        aside.start()
+        ours.recv()
+        end, times = time.perf_counter() + seconds, []
         while time.perf_counter() < end:
             fan_out(times)
-        stop.set()
-        thread.join()
-        return {**samples[0].metrics(), "alone us": alone["cpu us"]}
+        ours.send("stop")
+        found: list[float] = ours.recv()
+        aside.join()
+        return {
+            **{f"{name} us": value * 1e6 for name, value in percentiles(found).items()},
+            "alone us": alone["cpu us"],
+        }
     finally:
         crowd.close()
         one.close()
 
 
-def _until(load: Load, step: Callable[[list[float]], int], stop: threading.Event) -> Sample:
+def _aside(load: Load, other: multiprocessing.connection.Connection) -> None:
+    """Measure round trips until told to stop; the first is not counted."""
+    step = load.round_trips("echo")
+    step([])
     times: list[float] = []
-    count, start, before = 0, time.perf_counter(), load.subject.cpu_s()
-    while not stop.is_set():
-        count += step(times)
-    spent = {role: s - before[role] for role, s in load.subject.cpu_s().items()}
-    return Sample(count, time.perf_counter() - start, spent, 0.0, times)
+    other.send("ready")
+    while not other.poll():
+        step(times)
+    other.send(times)
 
 
 SPIN = "import time as _t\n_end = _t.monotonic() + {seconds}\nwhile _t.monotonic() < _end: pass"
