@@ -116,6 +116,15 @@ def bind(subjects: dict[str, Subject], *, free: bool) -> None:
     place([os.getpid(), *(pid for one in subjects.values() for pid in one.pids.values())], where)
 
 
+def allow_many_files(wanted: int = 65_536) -> None:
+    """Have room for 5000 connections to each subject; the subjects inherit it."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, most), max(wanted, most)))
+    except (ValueError, OSError):  # only root may raise it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def run(asked: argparse.Namespace) -> Results:
     """Measure what was asked for."""
     what = {name for name in asked.what.split(",") if name}
@@ -123,8 +132,7 @@ def run(asked: argparse.Namespace) -> Results:
     if unknown:
         sys.exit(f"No such scenario: {', '.join(unknown)}")
     chosen = [one for one in SCENARIOS if not what or one.name in what]
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allow_many_files()
     wanted = set(asked.peers.split(",")) if asked.peers else set(all_subjects())
     wanted &= {name for one in chosen for name in one.who}
     results = fresh(asked.rounds, asked.seconds)

@@ -208,6 +208,7 @@ def beside_crowd(subject: Subject, seconds: float) -> Metrics:
         ours, theirs = multiprocessing.Pipe()
         aside = multiprocessing.get_context("fork").Process(target=_aside, args=(one, theirs))
         aside.start()
+        theirs.close()
         ours.recv()
         end, times = time.perf_counter() + seconds, []
         while time.perf_counter() < end:
@@ -356,7 +357,7 @@ SCENARIOS: tuple[Scenario | Special, ...] = (
     Special("slow", "64 KiB to 20, beside one that never reads", slow_member, fresh=True,
             per="broadcast"),
     Special("crowd", "Round trip while a room of 5000 broadcasts", beside_crowd,
-            ("product", "tornado", "workerd"), free=True),
+            ("product", "workerd"), free=True),
     Special("flat-idle", "Round trip among 10 000 idle connections", flat, ("product", "tornado")),
     Special("flat-agents", "Round trip among 10 000 agents", among_agents, ("product",)),
     Special("busy", "Round trip while a cell spins", busy_cell, ("product",), free=True),
