@@ -40,9 +40,9 @@ _log = logging.getLogger(__name__)
 # What is joined into one write at most. Past it, joining costs more than a second system call, and
 # what a blocked socket has in flight cannot be replaced by newer state any more.
 _BATCH_BYTES = 256 * 1024
-# Dropping stale messages must free an eighth of the limit, or else each further send would search
-# the whole queue again.
+# Stale messages must free an eighth of the limit, or else each send would search the whole queue.
 _MIN_RELIEF = 8
+_TOO_SLOW = "Client reads too slowly"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Receiver(Protocol):
 
         The peer's code and reason when it sent a close frame (1005 if that was empty), was_clean
         True; 1006 when it vanished, fell silent, or did not answer a close frame in time; 1002,
-        1007 or 1009 when it broke a rule.
+        1007 or 1009 when it broke a rule, 1013 when it read too slowly.
         """
 
 
@@ -228,7 +228,8 @@ class Conversation:
             self._outbox.drop_stale(all_of_them=is_replaceable)
             if self.queued_bytes > limit - limit // _MIN_RELIEF:
                 self._outbox.clear()
-                self.close(TRY_AGAIN_LATER, "Client reads too slowly")
+                self.close(TRY_AGAIN_LATER, _TOO_SLOW)
+                self._tell_closed(TRY_AGAIN_LATER, _TOO_SLOW, False)
         return not self._is_closing
 
     # Closing
@@ -237,8 +238,7 @@ class Conversation:
         """Send a close frame behind what is queued and await the answer; the first call counts."""
         if self._is_closing:
             return
-        if code is None and reason:
-            code = NORMAL
+        code = NORMAL if code is None and reason else code
         self._begin_close(close_payload(code, reason or ""))
         if self._is_lost:
             self._lose()

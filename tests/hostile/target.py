@@ -24,15 +24,23 @@ from jupyter_agents.standalone import LocalLink
 
 
 class Target(Agent):
-    """Echoes, counts, and answers everything."""
+    """Echoes, counts, answers everything, and remembers who left."""
 
     initial_state = {"n": 0}
     count = 0
+
+    def on_start(self, props=None):
+        self.left = {}
 
     def on_message(self, connection, message):
         self.count += 1
         if isinstance(message, str) and message.startswith("ping"):
             connection.send(message)
+        elif isinstance(message, str) and message.startswith("all"):
+            self.broadcast(message)
+
+    def on_close(self, connection, code, reason, was_clean):
+        self.left[connection.id] = [code, reason]
 
     def on_request(self, request):
         return {"path": request.path, "bytes": len(request.body)}
@@ -40,6 +48,10 @@ class Target(Agent):
     @callable_method
     def counted(self) -> int:
         return self.count
+
+    @callable_method
+    def gone(self, connection_id: str) -> list | None:
+        return self.left.get(connection_id)
 
     @callable_method
     def size(self, value) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import struct
 import sys
 import zlib
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -215,3 +217,47 @@ async def ask_on(writer, question):
     while True:
         writer.write(question)
         await writer.drain()
+
+
+@linux
+async def test_one_stuck_client_among_two_hundred(attacked):
+    """T205: the others get every broadcast; the stuck one is cut, and its agent told why."""
+    server = attacked(outbound_bytes=MIB // 4, close_timeout_s=0.2)
+    async with AsyncExitStack() as stack:
+        rest = [await stack.enter_async_context(server.connect("room")) for _ in range(199)]
+        stuck = await asyncio.to_thread(deaf, server, "room?_pk=stuck")
+        for number in range(40):
+            text = f"all {number} {'x' * 100_000}"
+            await rest[0].send(text)
+            await asyncio.wait_for(asyncio.gather(*(hear(one, text) for one in rest)), LIMIT_S)
+        code, reason = await asyncio.wait_for(how_it_left(rest[0], "stuck"), LIMIT_S)
+        stuck.close()
+    assert (code, reason) == (1013, "Client reads too slowly")
+
+
+def deaf(server, name):
+    """A socket after its upgrade that takes next to nothing and is never read."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", server.port))
+    client.sendall(upgrade(name))
+    assert client.recv(12) == b"HTTP/1.1 101"
+    return client
+
+
+async def hear(client, text):
+    """Return when this broadcast came; only the greeting may come before it."""
+    while not (heard := await client.recv()).startswith("all"):
+        pass
+    assert heard == text
+
+
+async def how_it_left(client, connection_id):
+    """Code and reason, as its agent heard them."""
+    while True:
+        call = {"type": "rpc", "id": "1", "method": "gone", "args": [connection_id]}
+        await client.send(json.dumps(call))
+        while (answer := json.loads(await client.recv())).get("type") != "rpc":
+            pass
+        if (result := answer.get("result")) is not None:
+            return result
