@@ -99,6 +99,7 @@ async def _outcome(function: Callable[..., Any], *args: Any) -> Any:
 async def _make_host(thread: AgentThread, alone: bool) -> _DefaultHost:
     host = AgentHost(thread.loop, thread.ident, _limits())
     host.viewer = _Viewer()
+    _set_switch_interval(host.limits)
     return _DefaultHost(thread, host, None if alone else await _link(host))
 
 
@@ -117,6 +118,12 @@ def _limits(environment: Mapping[str, str] = os.environ) -> HostLimits:
         return HostLimits(**found)
     except ValueError as error:
         raise ServeError(f"JUPYTER_AGENTS_…: {error}") from None
+
+
+def _set_switch_interval(limits: HostLimits) -> None:
+    # It is the whole process's, and costs computing cells a little: never without being asked.
+    if limits.switch_interval_s:
+        sys.setswitchinterval(limits.switch_interval_s)
 
 
 async def _link(host: AgentHost) -> KernelUplink | None:
@@ -270,6 +277,7 @@ def serve(
     )
     if limits is not None:
         host.submit(host.set_limits, limits).result(SERVE_S)
+        _set_switch_interval(limits)
     _stand_alone_if_unlinked(host)
     _have_served(host, hosted)
     return AgentNamespace(host, host.classes[hosted.agent])

@@ -78,6 +78,22 @@ def test_limits_are_set_by_environment_or_serve(alone, monkeypatch):
     assert host._outbox_limit == 2000
 
 
+def test_switch_interval_is_python_s_unless_asked_for(alone, monkeypatch):
+    """The setting is the whole process's, so it is touched only by who sets it."""
+    before = sys.getswitchinterval()
+    try:
+        serve(Echo, storage="memory")
+        assert sys.getswitchinterval() == before
+        serve(Echo, storage="memory", limits=HostLimits(switch_interval_s=0.002))
+        assert sys.getswitchinterval() == pytest.approx(0.002)
+        stop_default_host()
+        monkeypatch.setenv("JUPYTER_AGENTS_SWITCH_INTERVAL_S", "0.003")
+        serve(Echo, storage="memory")
+        assert sys.getswitchinterval() == pytest.approx(0.003)
+    finally:
+        sys.setswitchinterval(before)
+
+
 @pytest.mark.parametrize(
     ("said", "named"), [("soon", "JUPYTER_AGENTS_IDLE_S"), ("-1", "idle_s"), ("nan", "idle_s")]
 )

@@ -82,6 +82,9 @@ class HostLimits:
     Past it those that sleep longest are no longer listed; what is stored of them stays.
     """
 
+    switch_interval_s: float = 0.0
+    """How often a cell that computes lets agents run: `sys.setswitchinterval`; 0 leaves it be."""
+
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             least = 0 if name.endswith(("_s", "_asleep")) else 1
