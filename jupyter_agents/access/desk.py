@@ -48,7 +48,7 @@ class Desk:
             answer = self._do(host, question)
         except ShareError as error:
             answer = {"error": str(error)}
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             # what a cell passed to share(…) must not cost its kernel the link
             answer = {"error": f"This cannot be asked of links: {error!r}"}
         host.send(Kind.SHARED, number, pack_object(answer))

@@ -150,6 +150,8 @@ class Gate:
             raise NotAdmitted(403, "Forbidden: this ticket opens nothing here, or was used")
         if guest.kind == "share":
             self._check(guest.share, access)
+        elif guest.kind == "public" and access != "public":
+            raise NotAdmitted(403, "Forbidden: this agent is not public any more")
         return replace(guest, from_anywhere=True)
 
     def _by_link(self, text: str, access: str, agent: str, name: str) -> Guest:

@@ -152,6 +152,14 @@ def test_limits_are_said_to_the_kernel(office):
         {"do": "share", "agent": "chat-room", "name": "x", "expires_s": "soon"},
         {"do": "share", "agent": "chat-room", "name": "x", "expires_s": 9, "max_connections": "m"},
         {"do": "share", "agent": "chat-room", "name": "x", "expires_s": 9, "max_connections": []},
+        {
+            "do": "share",
+            "agent": "chat-room",
+            "name": "x",
+            "expires_s": 9,
+            "max_connections": float("inf"),
+        },
+        {"do": "share", "agent": "chat-room", "name": "x", "expires_s": 10**400},
     ],
 )
 def test_nonsense_is_answered(office, question):

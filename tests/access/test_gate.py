@@ -10,7 +10,7 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from jupyter_agents.access.credentials import COOKIE
 from jupyter_agents.access.gate import REVOKED, Gate, GateLimits, NotAdmitted
-from jupyter_agents.access.guests import of_user
+from jupyter_agents.access.guests import of_public, of_user
 from jupyter_agents.errors import ShareError
 
 PLACE = ("chat-room", "lobby")
@@ -325,6 +325,13 @@ def test_a_ticket_ends_with_its_link(gate):
     assert (entered.share, entered.readonly, entered.from_anywhere) == (link_id, True, True)
     gate.revoke(link_id)
     assert refused(gate, asks(f"ticket={late}")) == (403, "Forbidden: this link was revoked")
+
+
+def test_a_ticket_of_a_public_class_ends_with_that(gate):
+    """A ticket that anybody took opens nothing once its class is public no more."""
+    text = ticket(gate, of_public())
+    assert refused(gate, asks(f"ticket={text}"), access="link")[0] == 403
+    assert enter(gate, asks(f"ticket={ticket(gate, of_public())}"), access="public")
 
 
 def test_tickets_are_bounded(clock):
