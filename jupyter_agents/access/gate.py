@@ -6,6 +6,7 @@ is revoked or expires takes its visitors along. Says no more to a stranger than 
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
 
 __all__ = ["REVOKED", "Gate", "GateLimits", "NotAdmitted"]
+
+_log = logging.getLogger(__name__)
 
 REVOKED = 4001
 """The code that closes who came by a link that holds no more: final, clients stay away."""
@@ -162,7 +165,11 @@ class Gate:
         return by_link(self._check(link.id, access), text)
 
     def _check(self, share_id: str, access: str) -> Shared:
-        shared = self.shares.get(share_id)
+        try:
+            shared = self.shares.get(share_id)
+        except ShareError as error:
+            _log.warning("A link was refused: %s", error)
+            raise NotAdmitted(503, "Links cannot be looked up now; try again soon") from None
         if shared is None:
             raise NotAdmitted(403, "Forbidden: this link opens nothing here")
         why = self._why_not(shared, access)
@@ -174,7 +181,10 @@ class Gate:
         """Why a link that is authentic opens nothing; it is for its holder."""
         if shared is None or shared.revoked is not None:
             return "this link was revoked"
-        if self._clock() >= shared.capability.expires:
+        return self._why_no_more(shared.capability.expires, access)
+
+    def _why_no_more(self, expires: float, access: str) -> str:
+        if self._clock() >= expires:
             return "this link has expired"
         if access == "jupyter" or not self.limits.allow_links:
             return "this agent takes no links any more"
@@ -213,17 +223,27 @@ class Gate:
             Agent → what its class allows now.
         """
         inside = list(self._inside.items())
-        links = {one.guest.share for _, one in inside if one.guest.share}
-        known = self.shares.among(links)
+        known = self._known({one.guest.share for _, one in inside if one.guest.share})
         for socket, one in inside:
             why = self._why_out(one, known, access_of(one.agent))
             if why:
                 socket.close(REVOKED, why[:1].upper() + why[1:])
 
-    def _why_out(self, one: _Inside, known: dict[str, Shared], access: str) -> str:
-        if one.guest.kind == "share":
-            return self._why_not(known.get(one.guest.share), access)
-        return "" if access == "public" else "this agent is not public any more"
+    def _known(self, links: set[str]) -> dict[str, Shared] | None:
+        """What the register has of these links; None when it cannot say."""
+        try:
+            return self.shares.among(links)
+        except ShareError as error:
+            _log.warning("Whether links were revoked is not known: %s", error)
+            return None
+
+    def _why_out(self, one: _Inside, known: dict[str, Shared] | None, access: str) -> str:
+        guest = one.guest
+        if guest.kind != "share":
+            return "" if access == "public" else "this agent is not public any more"
+        if known is None:  # nobody is sent away for good by a guess
+            return self._why_no_more(guest.expires or 0, access)
+        return self._why_not(known.get(guest.share), access)
 
     # -- links and tickets ---------------------------------------------------------------------
 

@@ -259,6 +259,25 @@ def test_time_sends_guests_away(gate, clock, tmp_path):
     other.close()
 
 
+def test_a_register_that_fails(gate, clock, monkeypatch):
+    """Nobody comes in by a link or is kept from signing in; who is inside stays its time."""
+
+    def fail(share_id):
+        raise ShareError("The register of links cannot be used: database is locked")
+
+    _, secret = share(gate, expires_s=10)
+    inside = Socket()
+    gate.entered(enter(gate, asks(f"share={secret}")), inside, "chat-room")
+    monkeypatch.setattr(gate.shares, "get", fail)
+    assert refused(gate, asks(f"share={secret}"))[0] == 503
+    assert gate.uninvited(asks(Cookie=f"{COOKIE}={secret}"), "link", *PLACE) is None
+    gate.tick(lambda agent: "link")
+    assert inside.closed is None
+    clock.now += 10
+    gate.tick(lambda agent: "link")
+    assert inside.closed == (REVOKED, "This link has expired")
+
+
 def test_a_class_that_is_public_no_more(gate):
     """Sends away who came without a name."""
     anyone = Socket()
