@@ -30,6 +30,8 @@ _TABLE = """CREATE TABLE IF NOT EXISTS shares (
   id TEXT PRIMARY KEY, agent TEXT NOT NULL, name TEXT NOT NULL, expires INTEGER NOT NULL,
   readonly INTEGER NOT NULL, max_connections INTEGER, label TEXT NOT NULL,
   created REAL NOT NULL, revoked REAL)"""
+_FORGET_REVOKED = """DELETE FROM shares WHERE revoked IS NOT NULL AND id NOT IN
+  (SELECT id FROM shares WHERE revoked IS NOT NULL ORDER BY revoked DESC LIMIT ?)"""
 _COLUMNS = "id, agent, name, expires, readonly, max_connections, label, created, revoked"
 
 
@@ -56,7 +58,8 @@ class Shares:
     path : Path or None
         The file; None, or one that cannot be used, keeps the register in memory.
     most : int
-        How many links may be good at once.
+        How many links may be good at once. As many that were revoked are remembered; one that is
+        forgotten opens nothing either.
     """
 
     def __init__(self, path: Path | None, most: int) -> None:
@@ -73,6 +76,7 @@ class Shares:
             When there are too many, or the register cannot be written.
         """
         self._run("DELETE FROM shares WHERE expires <= ?", shared.created)
+        self._run(_FORGET_REVOKED, self._most)
         [(good,)] = self._run("SELECT count(*) FROM shares WHERE revoked IS NULL")
         if good >= self._most:
             raise ShareError(

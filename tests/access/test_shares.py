@@ -85,6 +85,15 @@ def test_links_are_bounded(register):
     assert register.get("b") is None  # expired ones are forgotten
 
 
+def test_revoked_links_are_bounded(register):
+    """Who shares and revokes for ever leaves no more behind than may be good at once."""
+    for number in range(10):
+        register.add(shared(str(number)))
+        register.revoke(str(number), NOW + number)
+    kept = [number for number in range(10) if register.get(str(number)) is not None]
+    assert kept == [6, 7, 8, 9]  # three, and the one since the last was added
+
+
 def test_a_restart_and_another_server_see_the_same(path):
     """What one server notes, another of the same user knows at once, and so does the next."""
     first, second = Shares(path, 9), Shares(path, 9)
