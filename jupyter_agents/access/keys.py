@@ -91,14 +91,15 @@ class KeyRing:
             return self._keys
         seen = _look(self._path)
         if seen != self._seen:
-            self._seen = seen
-            self._keys = _read(self._path)
+            found = _read(self._path)
+            if found is not None:
+                self._seen, self._keys = seen, found
         return self._keys
 
     def _begin(self, now: float) -> None:
         self._keys = (self._new(now),)
-        # A file that was there and could not be read is no use to anybody; one that another
-        # server has made meanwhile is.
+        # A file that makes no sense is no use to anybody. One that cannot be read at the moment,
+        # or that another server has made meanwhile, is.
         self._write(replace=self._seen is not None)
 
     def _new(self, now: float) -> Key:
@@ -113,8 +114,10 @@ class KeyRing:
             _log.warning("The keys of shared links cannot be kept, so these end soon: %s", error)
             self._path = None
             return
-        self._seen = _look(self._path)
-        self._keys = _read(self._path) or self._keys  # another server may have been first
+        found = _read(self._path)
+        if found is not None:
+            self._seen = _look(self._path)
+            self._keys = found or self._keys  # another server may have been first
 
 
 def _look(path: Path) -> object:
@@ -125,7 +128,8 @@ def _look(path: Path) -> object:
     return about.st_mtime_ns, about.st_size, about.st_ino
 
 
-def _read(path: Path) -> tuple[Key, ...]:
+def _read(path: Path) -> tuple[Key, ...] | None:
+    """Return the keys in a file; None when it is there and cannot be read."""
     try:
         if os.name == "posix" and path.stat().st_mode & 0o077:
             _log.warning("%s was open to others; from now on it is yours only", path)
@@ -133,7 +137,10 @@ def _read(path: Path) -> tuple[Key, ...]:
         return tuple(_key(facts) for facts in json.loads(path.read_bytes())["keys"])
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except OSError as error:
+        _log.warning("The keys in %s cannot be read, so its links open nothing: %r", path, error)
+        return None
+    except (ValueError, TypeError, KeyError) as error:
         _log.warning("The keys in %s cannot be read, so its links are dead: %r", path, error)
         return ()
 
