@@ -148,6 +148,7 @@ class Entrance(RequestHandler):
             return
         self.set_header("Referrer-Policy", "no-referrer")
         is_secure = self.request.protocol == "https"
+        path = path.replace(";", "%3B")  # what follows it would be read as the cookie's attributes
         self.set_cookie(
             COOKIE,
             guest.secret,

@@ -241,6 +241,16 @@ async def test_a_page_can_be_loaded_again():
         assert await status(server, ROOM, again) == 403
 
 
+async def test_an_address_adds_nothing_to_the_cookie():
+    """A semicolon in the path begins no attribute of the cookie, and is no error."""
+    async with guarded() as server:
+        _, secret = share(server)
+        path = f"{ROOM}/x//y;Domain=example.org?share={secret}"  # a tail with a doubled slash
+        response, _ = await answered(server, path, headers=PAGE)
+        assert response.code == 200
+        assert "Domain=example.org" not in response.headers["Set-Cookie"].split(";")
+
+
 async def test_a_cookie_is_worth_nothing_to_other_pages():
     """Not even where the class answers other origins: what these show, they have to have."""
     async with guarded() as server:
