@@ -67,6 +67,9 @@ class Autostart:
                 left.setdefault(str(served.about.get("kernel_id")), []).append(served)
         for kernel_id in self._tried.keys() - left.keys():
             del self._tried[kernel_id]
+        for kernel_id, run in self._runs.items():
+            if self._kernels.process(kernel_id) is None:
+                run.cancel()  # it talks to a process that is no more
         for kernel_id, parked in left.items():
             process = self._kernels.process(kernel_id)
             ran = {self._tried.get(kernel_id), *(one.about.get("pid") for one in parked)}

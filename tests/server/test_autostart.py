@@ -175,6 +175,22 @@ async def test_kernel_that_dies_again_is_asked_anew():
     assert kernels.open_clients == 0
 
 
+async def test_kernel_that_is_gone_is_asked_no_more():
+    """A run ends with its kernel, also where no other process follows."""
+    kernels, served = FakeKernels(), [parked("a", "cell")]
+    autostart = Autostart(lambda: served, kernels)
+    kernels.pid = 2
+    kernels.ready.clear()
+    autostart.tick()
+    await asyncio.sleep(0)
+    assert kernels.open_clients == 1
+    kernels.pid = None
+    served.clear()
+    autostart.tick()
+    await settled(autostart)
+    assert (kernels.ran, kernels.open_clients, autostart._runs) == ([], 0, {})
+
+
 async def test_kernel_that_cannot_be_asked_is_logged(caplog):
     """One that never answers is given up with a line in the log."""
     kernels, served = FakeKernels(), [parked("a", "cell")]
