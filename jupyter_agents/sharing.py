@@ -7,6 +7,7 @@ half is `access/desk.py`.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import re
 from datetime import datetime, timedelta, timezone
 from html import escape
@@ -28,6 +29,8 @@ __all__ = ["Share", "Sharing", "seconds_of"]
 
 ASK_S = 10.0
 """How long the server may take to answer."""
+
+_TIMEOUTS = (asyncio.TimeoutError, concurrent.futures.TimeoutError)  # the same from 3.11 on
 
 _SECONDS = (("w", 604_800), ("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([wdhms])[a-z]*\s*", re.IGNORECASE)
@@ -94,7 +97,11 @@ class Sharing:
                 "Hooks cannot wait for the server: await asyncio.to_thread(ns.share, …) there"
             )
         asking = self._host.submit(self.put, {"do": do, **facts})
-        return dict(asking.result(2 * ASK_S))
+        try:
+            return dict(asking.result(2 * ASK_S))
+        except _TIMEOUTS:
+            asking.cancel()
+            raise ShareError("The agents' thread is kept busy: try again when it is not") from None
 
     def answered(self, number: int, payload: bytes) -> None:
         """A SHARED frame came."""
@@ -114,7 +121,7 @@ class Sharing:
         host.send_object(Kind.SHARE, number, question)
         try:
             answer: dict[str, Any] = await asyncio.wait_for(asked, ASK_S)
-        except (asyncio.TimeoutError, TimeoutError):
+        except _TIMEOUTS:
             raise ShareError("The server did not answer in time") from None
         finally:
             del self._asked[number]

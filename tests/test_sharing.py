@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit
 
 import pytest
 
+from jupyter_agents import sharing
 from jupyter_agents.client.client import connect
 from jupyter_agents.errors import CallFailed, ConnectionClosed, ShareError
 from jupyter_agents.host.agent import Agent
@@ -229,6 +231,25 @@ async def test_without_a_server_there_are_no_links(world):
     with pytest.raises(ShareError, match="away"):
         await world.share()
     world.server.link.connect({"sharing": True})
+
+
+@in_a_world
+async def test_a_stuck_agents_thread_is_said(world):
+    """A cell hears a ShareError in the end, and nothing is shared behind its back."""
+    ns, share = world.ns(Room), []
+
+    def ask():
+        with pytest.raises(ShareError, match="busy"):
+            ns.share("lobby")
+        share.append(True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharing, "ASK_S", 0.01)
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()  # on the agents' thread: it is busy
+    assert share
+    assert await asyncio.to_thread(ns.shares) == []
 
 
 @in_a_world
