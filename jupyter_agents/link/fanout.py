@@ -89,7 +89,8 @@ class FanOut:
         gathered, self.gathered = self.gathered, []
         join = self._join
         message = gathered[0] if len(gathered) == 1 or join is None else join(gathered)
-        for send in self._crowd:
+        crowd, self._crowd = self._crowd, []  # who leaves now is not held until the next one
+        for send in crowd:
             send(message)
 
     def forget(self) -> None:

@@ -160,9 +160,11 @@ class HostLink(asyncio.BufferedProtocol):
                     # One frame's trouble must not cost the kernel's other agents their link.
                     _log.exception("A frame of kind %d from kernel %s failed", frame[0], self.id)
         finally:
-            if len(frames) > 1:
-                relay.fan_out.release()
-            flusher.release()
+            try:
+                if len(frames) > 1:
+                    relay.fan_out.release()
+            finally:
+                flusher.release()  # or no socket of this server would be written any more
 
     def _greet(self, frames: list[Frame]) -> None:
         for kind, _, payload in frames:

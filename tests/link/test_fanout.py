@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from jupyter_agents.errors import LinkError
@@ -147,6 +150,17 @@ def test_cut_off_list_breaks_the_link(scene):
         scene.kernel.says(Kind.TEXT_MANY, 3, pack_numbers([1, 2]))
     scene.relay.fan_out.release()
     assert heard(scene)[0] == [b"a"]
+
+
+def test_who_left_is_not_held(scene):
+    """After a broadcast nothing here keeps the socket of a client that goes."""
+    scene.kernel.broadcast(Kind.TEXT_MANY, b"a", 1)
+    record = scene.records.pop(0)
+    socket = weakref.ref(record.socket)
+    scene.relay.closed(record, 1000, "", True)
+    del record
+    gc.collect()
+    assert socket() is None
 
 
 def test_memory_is_bounded(scene, monkeypatch):

@@ -391,6 +391,29 @@ async def test_trouble_with_one_frame_is_logged(folder, monkeypatch, caplog):
     assert "a bug of ours" in caplog.text
 
 
+async def test_trouble_after_a_read_stops_no_writing(folder, monkeypatch):
+    """An error of ours while broadcasts are sent costs that link, not the server's sockets."""
+
+    class Written:
+        def flush_now(self):
+            written.set()
+
+        def abort(self):
+            pass
+
+    def fail():
+        raise RuntimeError("a bug of ours")
+
+    async with downlink_of(folder) as link, linked(link.address):
+        [port] = link.links.values()
+        written = asyncio.Event()
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="a bug"):
+            patch.setattr(link.door.relay.fan_out, "release", fail)
+            port._take([(int(Kind.PROBE), 0, b"")] * 2)
+        link.door.flusher.mark(Written())
+        await asyncio.wait_for(written.wait(), LIMIT_S)
+
+
 async def test_frame_longer_than_allowed(folder):
     """A frame past the limit ends the link before it is read."""
     small = {"max_link_frame_bytes": 2**21, "max_message_bytes": 9, "max_http_body_bytes": 9}
