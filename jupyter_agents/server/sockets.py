@@ -227,7 +227,8 @@ class AgentHandler(Entrance, WebSocketHandler):
         return served, Address(served.agent, address.name), tail
 
     def _not_found(self, error: AgentNotFound) -> Refused:
-        if self.guest is not None:  # what else there is, is none of a guest's business
+        # what else there is, is the business of who signed in only; nobody does for a preflight
+        if self.guest is not None or self.is_preflight():
             return Refused(404, "This agent is not here now")
         return Refused(404, str(error), agents=list(error.known))
 

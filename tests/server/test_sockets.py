@@ -660,6 +660,7 @@ async def test_cors_of_an_unknown_agent():
         await server.host.serve(cors=True)
         preflight = await server.http("/agents/nobody/x", "OPTIONS", None, PREFLIGHT)
         assert (preflight.code, cors_of(preflight)) == (404, {})
+        assert b"chat-room" not in preflight.body  # it is asked without credentials
 
 
 # -- the token of a server without Jupyter -------------------------------------------------------
