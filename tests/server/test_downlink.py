@@ -407,9 +407,10 @@ async def test_trouble_after_a_read_stops_no_writing(folder, monkeypatch):
     async with downlink_of(folder) as link, linked(link.address):
         [port] = link.links.values()
         written = asyncio.Event()
-        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="a bug"):
-            patch.setattr(link.door.relay.fan_out, "release", fail)
+        monkeypatch.setattr(link.door.relay.fan_out, "release", fail)
+        with pytest.raises(RuntimeError, match="a bug"):
             port._take([(int(Kind.PROBE), 0, b"")] * 2)
+        monkeypatch.undo()
         link.door.flusher.mark(Written())
         await asyncio.wait_for(written.wait(), LIMIT_S)
 
