@@ -359,8 +359,8 @@ async def get_agent_by_name(
     def started(agent: Agent) -> None:
         return None
 
-    def first() -> Any:
-        return host.instance(hosted, name, props).outside(started)
+    async def first() -> None:  # awaited where the instance is fetched: it is in use at once
+        await host.instance(hosted, name, props).outside(started)
 
     if host.is_here():
         await first()

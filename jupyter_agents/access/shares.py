@@ -25,7 +25,7 @@ __all__ = ["Shared", "Shares"]
 
 _log = logging.getLogger(__name__)
 
-_BUSY_S = 2.0
+_BUSY_S = 0.2  # the server stands still meanwhile
 _TABLE = """CREATE TABLE IF NOT EXISTS shares (
   id TEXT PRIMARY KEY, agent TEXT NOT NULL, name TEXT NOT NULL, expires INTEGER NOT NULL,
   readonly INTEGER NOT NULL, max_connections INTEGER, label TEXT NOT NULL,

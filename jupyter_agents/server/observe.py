@@ -99,7 +99,10 @@ class Events:
     def is_activity_heard(self) -> bool:
         """Whether anybody would hear what agents do; if not, no kernel need count it."""
         logger = self._logger
-        listeners = (logger._modified_listeners, logger._unmodified_listeners)
+        try:  # there is no public way to ask
+            listeners = (logger._modified_listeners, logger._unmodified_listeners)
+        except AttributeError:
+            return True
         return bool(logger.handlers) or any(known.get(ACTIVITY_EVENTS) for known in listeners)
 
 
