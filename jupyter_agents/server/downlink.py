@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import socket
+from contextlib import suppress
 from contextvars import Context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -317,7 +318,7 @@ class Downlink:
         self._strangers: set[HostLink] = set()
         self._seen: dict[str, int] = {}
         self._socket: socket.socket | None = None
-        self._server: asyncio.AbstractServer | None = None
+        self._server: asyncio.Server | None = None
         self._path: Path | None = None
 
     # -- listening -----------------------------------------------------------------------------
@@ -343,7 +344,7 @@ class Downlink:
         # A task copies the context it is made in, and the transports copy the task's.
         self._server = await self.context.copy().run(asyncio.ensure_future, self._listen())
 
-    async def _listen(self) -> asyncio.AbstractServer:
+    async def _listen(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         assert self._socket is not None
         if self._path is not None:
@@ -355,6 +356,12 @@ class Downlink:
         if os.environ.get(ENVIRONMENT) == self.address:
             del os.environ[ENVIRONMENT]
         if self._server is not None:
+            # asyncio loses a connection that was accepted and is no link yet when this closes
+            for listening in self._server.sockets:
+                with suppress(NotImplementedError):  # Windows' own loop
+                    asyncio.get_running_loop().remove_reader(listening)
+            for _ in range(3):
+                await asyncio.sleep(0)
             self._server.close()
         elif self._socket is not None:
             self._socket.close()

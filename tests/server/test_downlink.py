@@ -10,7 +10,7 @@ import os
 import socket
 import stat
 import weakref
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -110,6 +110,22 @@ async def test_another_servers_address_is_left_alone(folder, monkeypatch):
     async with downlink_of(folder):
         monkeypatch.setenv(ENVIRONMENT, "/somebody/else.sock")
     assert os.environ[ENVIRONMENT] == "/somebody/else.sock"
+
+
+@needs_unix
+@pytest.mark.parametrize("turns", range(5))
+async def test_who_comes_while_it_stops_is_hung_up_on(folder, turns):
+    """However far it has got, a connection that was taken is closed with the rest."""
+    async with downlink_of(folder) as link:
+        knocking = socket.socket(socket.AF_UNIX)
+        knocking.settimeout(LIMIT_S)
+        knocking.connect(link.address)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    with knocking, suppress(ConnectionResetError):
+        while await asyncio.to_thread(knocking.recv, 1024):
+            pass
+    gc.collect()  # what was left open warns
 
 
 @needs_unix
@@ -304,6 +320,8 @@ async def test_listener_is_held(folder, monkeypatch):
     held = []
 
     class Listener:
+        sockets = ()
+
         def close(self):
             pass
 
