@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import contextvars
 import inspect
 import logging
@@ -17,7 +18,6 @@ import os
 import sys
 import threading
 import traceback
-from concurrent.futures import TimeoutError as TimeoutError_
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -276,10 +276,10 @@ def serve(
         autostart=_cell_source() if autostart else "",
     )
     if limits is not None:
-        host.submit(host.set_limits, limits).result(SERVE_S)
+        _have_done(host, hosted, host.set_limits, limits)
         _set_switch_interval(limits)
     _stand_alone_if_unlinked(host)
-    _have_served(host, hosted)
+    _have_done(host, hosted, host.serve, hosted)
     return AgentNamespace(host, host.classes[hosted.agent])
 
 
@@ -301,11 +301,12 @@ def _cell_source() -> str:
     return source
 
 
-def _have_served(host: AgentHost, hosted: Hosted) -> None:
-    future = host.submit(host.serve, hosted)
+def _have_done(host: AgentHost, hosted: Hosted, work: Callable[..., Any], *args: Any) -> None:
+    """Have a step of serving done on the agents' thread, or say what keeps that."""
+    future = host.submit(work, *args)
     try:
         future.result(SERVE_S)
-    except TimeoutError_:
+    except concurrent.futures.TimeoutError:  # before 3.11 not the built-in one
         future.cancel()
         busy = getattr(host.running, "__qualname__", "a hook")
         raise ServeError(

@@ -182,6 +182,8 @@ def test_serving_while_a_hook_blocks_says_which(alone, monkeypatch):
     try:
         with pytest.raises(ServeError, match=r"Blocking\.on_start"):
             serve(Echo, storage="memory")
+        with pytest.raises(ServeError, match=r"Blocking\.on_start"):
+            serve(Echo, storage="memory", limits=HostLimits(idle_s=60))
     finally:
         release.set()
         thread.join()

@@ -25,7 +25,16 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from jupyter_core.paths import jupyter_runtime_dir
 
 from jupyter_agents.errors import LinkError, LinkLost, LinkRefused, LinkVersionMismatch
-from jupyter_agents.link.frames import FrameReader, Kind, head, pack_object, unpack_object
+from jupyter_agents.link.frames import (
+    APART_BYTES,
+    SEND_BYTES,
+    FrameReader,
+    Kind,
+    head,
+    pack_object,
+    unpack_object,
+    writes,
+)
 from jupyter_agents.link.handshake import KernelHandshake
 
 if TYPE_CHECKING:
@@ -38,9 +47,6 @@ __all__ = ["KernelUplink", "LostFrames", "Uplink", "kernel_key", "link_candidate
 LINK_ENV = "JUPYTER_AGENTS_LINK"
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 WRITE_HIGH_BYTES = 4 * 1024 * 1024
-APART_BYTES = 64 * 1024
-SEND_BYTES = 1024 * 1024
-"""The socket's own buffer: a message of a megabyte leaves in one system call."""
 HANDSHAKE_S = 5.0
 RETRY_S = 0.5
 RETRY_LONGEST_S = 5.0
@@ -326,18 +332,15 @@ class _LinkEnd(asyncio.BufferedProtocol):
         """One write for all of them, and one for each that is large."""
         if self._transport is None:
             return
-        parts: list[bytes] = []
+        pieces: list[bytes] = []
+        has_large = False
         for kind, number, payload in frames:
-            parts.append(head(kind, number, len(payload)))
-            if len(payload) < APART_BYTES:
-                parts.append(payload)
-                continue
-            # joining would copy it once more
-            self._transport.write(b"".join(parts))
-            self._transport.write(payload)
-            parts.clear()
-        if parts:
-            self._transport.write(b"".join(parts))
+            pieces.append(head(kind, number, len(payload)))
+            pieces.append(payload)
+            if len(payload) >= APART_BYTES:
+                has_large = True
+        for data in writes(pieces) if has_large else (b"".join(pieces),):
+            self._transport.write(data)
 
     async def drained(self) -> None:
         """Return when the link has room."""

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from jupyter_agents.errors import LinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = [
+    "APART_BYTES",
     "HEAD_BYTES",
+    "SEND_BYTES",
     "VERSION",
     "Frame",
     "FrameReader",
@@ -31,6 +33,7 @@ __all__ = [
     "unpack_object",
     "unpack_settled",
     "unpack_with_object",
+    "writes",
 ]
 
 VERSION = "1"
@@ -80,6 +83,10 @@ HEAD_BYTES = _HEAD.size
 _AFTER_LENGTH = HEAD_BYTES - 4
 _LENGTH = struct.Struct(">I")
 _SMALL_BYTES = 64 * 1024
+APART_BYTES = 64 * 1024
+"""A payload from here on is written by itself, see `writes`."""
+SEND_BYTES = 1024 * 1024
+"""The buffer of each end's socket: a message of a megabyte leaves in one system call."""
 # json.dumps would make an encoder for each call, which takes as long as the encoding.
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _SETTLED = struct.Struct(">IQI")
@@ -88,6 +95,24 @@ _SETTLED = struct.Struct(">IQI")
 def head(kind: int, number: int, payload_bytes: int) -> bytes:
     """Nine bytes that go before a payload of `payload_bytes`."""
     return _HEAD.pack(payload_bytes + _AFTER_LENGTH, kind, number)
+
+
+def writes(pieces: list[bytes]) -> Iterator[bytes]:
+    """What to write for these pieces, in order: small ones joined, large ones as they are.
+
+    Joining a large one would copy it once more.
+    """
+    small: list[bytes] = []
+    for piece in pieces:
+        if len(piece) < APART_BYTES:
+            small.append(piece)
+            continue
+        if small:
+            yield b"".join(small)
+            small.clear()
+        yield piece
+    if small:
+        yield b"".join(small)
 
 
 def pack_numbers(numbers: Sequence[int]) -> bytes:

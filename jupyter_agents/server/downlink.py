@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jupyter_agents.errors import LinkError, LinkRefused
 from jupyter_agents.link.chores import Chores
-from jupyter_agents.link.frames import Frame, FrameReader, Kind, head, pack_object, unpack_object
+from jupyter_agents.link.frames import (
+    APART_BYTES,
+    SEND_BYTES,
+    Frame,
+    FrameReader,
+    Kind,
+    head,
+    pack_object,
+    unpack_object,
+    writes,
+)
 from jupyter_agents.link.handshake import ServerHandshake
 from jupyter_agents.server.places import SharedMarks, bind_unix, remove, socket_path, sweep
 
@@ -37,8 +47,6 @@ ENVIRONMENT = "JUPYTER_AGENTS_LINK"
 """Where kernels find the link: a path, or ``tcp://127.0.0.1:PORT``."""
 
 _HELLO_BYTES = 16 * 1024
-_APART_BYTES = 64 * 1024
-_SEND_BYTES = 1024 * 1024  # a message of a megabyte leaves in one system call
 
 
 class Kernels(Protocol):
@@ -231,7 +239,7 @@ class HostLink(asyncio.BufferedProtocol):
         out.append(head(kind, number, len(payload)))
         if payload:
             out.append(payload)
-            if len(payload) >= _APART_BYTES:
+            if len(payload) >= APART_BYTES:
                 self._has_large = True
         if not self._is_scheduled:
             self._is_scheduled = True
@@ -249,21 +257,9 @@ class HostLink(asyncio.BufferedProtocol):
         if self._transport is None or not self._out:
             return
         pieces, self._out = self._out, []
-        if not self._has_large:
-            self._transport.write(b"".join(pieces))
-            return
-        self._has_large = False
-        small: list[bytes] = []
-        for piece in pieces:
-            if len(piece) < _APART_BYTES:
-                small.append(piece)
-                continue
-            # joining would copy it once more
-            self._transport.write(b"".join(small))
-            self._transport.write(piece)
-            small.clear()
-        if small:
-            self._transport.write(b"".join(small))
+        has_large, self._has_large = self._has_large, False
+        for data in writes(pieces) if has_large else (b"".join(pieces),):
+            self._transport.write(data)
 
     def close(self) -> None:
         """Hang up, after what is queued."""
@@ -445,6 +441,6 @@ def _tune(transport: asyncio.Transport) -> None:
     sock = transport.get_extra_info("socket")
     if sock is None:
         return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

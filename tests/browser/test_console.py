@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.live import start_server  # noqa: F401
+from tests.live import running, start_server  # noqa: F401
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 AXE = Path(__file__).parents[1] / "conformance/node_modules/axe-core/axe.min.js"
@@ -91,16 +91,14 @@ class Console:
 
 
 @pytest.fixture(scope="module")
-def tea(tmp_path_factory):
+def tea(request, tmp_path_factory):
     """A server whose kernel serves TeaRoom, under a base URL."""
-    from scripts.jupyter_process import JupyterProcess
-
-    server = JupyterProcess(tmp_path_factory.mktemp("tea"), base_url="/user/ann/").start()
-    kernel = server.kernel()
-    kernel.run(CELL)
-    yield server
-    kernel.shutdown()
-    server.stop()
+    home = tmp_path_factory.mktemp("tea")
+    with running(request.config, home, base_url="/user/ann/") as server:
+        kernel = server.kernel()
+        kernel.run(CELL)
+        yield server
+        kernel.shutdown()
 
 
 @pytest.fixture

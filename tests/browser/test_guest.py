@@ -7,6 +7,8 @@ import json
 import pytest
 from playwright.sync_api import expect
 
+from tests.live import running
+
 CELL = """
 from jupyter_agents import Agent, serve
 
@@ -22,16 +24,14 @@ quiz = serve(Quiz, storage="memory")
 
 
 @pytest.fixture(scope="module")
-def school(tmp_path_factory):
+def school(request, tmp_path_factory):
     """A kernel that serves Quiz, on a server under a base URL."""
-    from scripts.jupyter_process import JupyterProcess
-
-    server = JupyterProcess(tmp_path_factory.mktemp("school"), base_url="/user/ann/").start()
-    kernel = server.kernel()
-    kernel.run(CELL)
-    yield kernel
-    kernel.shutdown()
-    server.stop()
+    home = tmp_path_factory.mktemp("school")
+    with running(request.config, home, base_url="/user/ann/") as server:
+        kernel = server.kernel()
+        kernel.run(CELL)
+        yield kernel
+        kernel.shutdown()
 
 
 def share(kernel, options=""):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jupyter_agents.errors import LinkError
 from jupyter_agents.link.frames import (
+    APART_BYTES,
     HEAD_BYTES,
     FrameReader,
     Kind,
@@ -20,6 +21,7 @@ from jupyter_agents.link.frames import (
     pack_with_object,
     unpack_object,
     unpack_with_object,
+    writes,
 )
 
 FRAMES = st.lists(
@@ -199,3 +201,22 @@ def test_garbage_is_frames_or_an_error(data, buffer_bytes):
         return
     assert joined(frames) == data[: len(joined(frames))]
     assert len(reader.space()) <= max(64, 50 + HEAD_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted"),
+    [
+        ([], []),
+        ([9, 3, 9], [21]),
+        ([9, APART_BYTES - 1], [9 + APART_BYTES - 1]),
+        ([9, APART_BYTES, 9, 3], [9, APART_BYTES, 12]),
+        ([APART_BYTES, APART_BYTES], [APART_BYTES, APART_BYTES]),
+    ],
+)
+def test_large_pieces_are_written_by_themselves(sizes, wanted):
+    """What is small is joined, what is large is not copied, and the order is kept."""
+    pieces = [bytes([index]) * size for index, size in enumerate(sizes)]
+    written = list(writes(pieces))
+    assert [len(data) for data in written] == wanted
+    assert b"".join(written) == b"".join(pieces)
+    assert all(data in pieces for data in written if len(data) == APART_BYTES)
