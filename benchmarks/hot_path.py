@@ -160,8 +160,8 @@ class HotPath:
     def to_server(self, data: bytes) -> None:
         """One read of the link in the server, until all of it is written to the sockets."""
         _pour(data, self.link)
-        while self.door.flusher._marked:
-            self.door.flusher.flush()
+        while self.door.flusher.is_behind:
+            self.door.flusher.turn()
 
     def stretches(self, frames: bytes) -> dict[str, Callable[[], object]]:
         """The way of these frames in three pieces that can each be repeated."""

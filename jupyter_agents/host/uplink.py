@@ -26,14 +26,12 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 from jupyter_agents.errors import LinkError, LinkLost, LinkRefused, LinkVersionMismatch
 from jupyter_agents.link.frames import (
-    APART_BYTES,
     SEND_BYTES,
     FrameReader,
     Kind,
-    head,
     pack_object,
+    packed,
     unpack_object,
-    writes,
 )
 from jupyter_agents.link.handshake import KernelHandshake
 
@@ -332,14 +330,7 @@ class _LinkEnd(asyncio.BufferedProtocol):
         """One write for all of them, and one for each that is large."""
         if self._transport is None:
             return
-        pieces: list[bytes] = []
-        has_large = False
-        for kind, number, payload in frames:
-            pieces.append(head(kind, number, len(payload)))
-            pieces.append(payload)
-            if len(payload) >= APART_BYTES:
-                has_large = True
-        for data in writes(pieces) if has_large else (b"".join(pieces),):
+        for data in packed(frames):
             self._transport.write(data)
 
     async def drained(self) -> None:

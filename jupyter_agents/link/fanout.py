@@ -2,7 +2,8 @@
 
 Who belongs to a list of numbers is looked up once, and remembered until a record comes, goes or
 changes hosts. Broadcasts to the same recipients that one read of a link brings, one behind the
-other, are handed to each socket as one: that is what makes a burst cheap.
+other, are handed to each socket as one: that is what makes a burst cheap. The last of a read is
+*spread*: it is written at once, as nothing follows that it could share a write with.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from jupyter_agents.link.records import ConnectionRecord, HostPort
+    from jupyter_agents.link.records import ConnectionRecord, HostPort, Outlet
+
+    Crowd = Mapping[Outlet, None]
+    """In the order in which they are sent to; who is in it is found at once."""
 
 __all__ = ["FanOut"]
 
@@ -21,7 +25,12 @@ _JOINED_BYTES = 64 * 1024
 """Past it the next message is not joined to those before: a full queue refuses a whole one."""
 
 _REMEMBERED = 200_000
-"""Recipients of all remembered lists together; 16 bytes each."""
+"""Recipients of all remembered lists together; some 60 bytes each."""
+
+
+def _send_to_all(crowd: Crowd, message: Any) -> None:
+    for outlet in crowd:
+        outlet.send(message)
 
 
 class FanOut:
@@ -35,21 +44,25 @@ class FanOut:
         See Relay.
     join : callable, optional
         Makes one thing to send of several wrapped messages; None sends each by itself.
+    spread : callable, optional
+        ``(outlets, message)``: sends the last message of a read to many. None: as any other.
     """
 
     def __init__(
         self,
         records: Mapping[int, ConnectionRecord],
         wrap: Callable[[bytes, bool, bool], Any],
-        join: Callable[[list[Any]], Any] | None,
+        join: Callable[[list[Any]], Any] | None = None,
+        spread: Callable[[Crowd, Any], None] | None = None,
     ) -> None:
         self._records = records
         self._wrap = wrap
         self._join = join
-        self._crowds: dict[tuple[HostPort, bytes], list[Callable[[Any], None]]] = {}
+        self._spread = spread or _send_to_all
+        self._crowds: dict[tuple[HostPort, bytes], Crowd] = {}
         self._remembered = 0
         self._is_held = False
-        self._crowd: list[Callable[[Any], None]] = []
+        self._crowd: Crowd = {}
         self._host: HostPort | None = None
         self._numbers = b""
         self._bytes = 0
@@ -61,9 +74,9 @@ class FanOut:
         self._is_held = self._join is not None
 
     def release(self) -> None:
-        """Send what was gathered."""
+        """Send what was gathered: the read is over."""
         self._is_held = False
-        self.deliver()
+        self.deliver(self._spread)
 
     def take(
         self, host: HostPort, recipients: int, payload: bytes, *, binary: bool, replaceable: bool
@@ -79,19 +92,20 @@ class FanOut:
         message = self._wrap(body, binary, replaceable)
         self._bytes += len(body)
         self.gathered.append(message)
-        if replaceable or not self._is_held:
+        if not self._is_held:
+            self.deliver(self._spread)
+        elif replaceable:
             self.deliver()
 
-    def deliver(self) -> None:
+    def deliver(self, send_to: Callable[[Crowd, Any], None] = _send_to_all) -> None:
         """Send what was gathered before anything else is sent."""
         if not self.gathered:
             return
         gathered, self.gathered = self.gathered, []
         join = self._join
         message = gathered[0] if len(gathered) == 1 or join is None else join(gathered)
-        crowd, self._crowd = self._crowd, []  # who leaves now is not held until the next one
-        for send in crowd:
-            send(message)
+        crowd, self._crowd = self._crowd, {}  # who leaves now is not held until the next one
+        send_to(crowd, message)
 
     def forget(self) -> None:
         """Who belongs to which host has changed: look everybody up again."""
@@ -99,23 +113,19 @@ class FanOut:
             self._crowds.clear()
             self._remembered = 0
 
-    def _crowd_of(
-        self, host: HostPort, numbers: bytes, recipients: int
-    ) -> list[Callable[[Any], None]]:
+    def _crowd_of(self, host: HostPort, numbers: bytes, recipients: int) -> Crowd:
         crowd = self._crowds.get((host, numbers))
         if crowd is None:
             records = self._records
-            crowd = [
-                record.socket.send
+            crowd = {
+                record.socket.outlet: None
                 for number in struct.unpack_from(f"<{recipients}I", numbers)
                 if (record := records.get(number)) is not None and record.host is host
-            ]
+            }
             self._remember(host, numbers, crowd)
         return crowd
 
-    def _remember(
-        self, host: HostPort, numbers: bytes, crowd: list[Callable[[Any], None]]
-    ) -> None:
+    def _remember(self, host: HostPort, numbers: bytes, crowd: Crowd) -> None:
         size = len(numbers) // 4
         if self._remembered + size > _REMEMBERED:
             self.forget()

@@ -25,15 +25,14 @@ __all__ = [
     "Frame",
     "FrameReader",
     "Kind",
-    "head",
     "pack_numbers",
     "pack_object",
     "pack_settled",
     "pack_with_object",
+    "packed",
     "unpack_object",
     "unpack_settled",
     "unpack_with_object",
-    "writes",
 ]
 
 VERSION = "1"
@@ -81,10 +80,12 @@ class Kind(IntEnum):
 _HEAD = struct.Struct(">IBI")
 HEAD_BYTES = _HEAD.size
 _AFTER_LENGTH = HEAD_BYTES - 4
+_read_head = _HEAD.unpack_from
+_pack_head = _HEAD.pack
 _LENGTH = struct.Struct(">I")
 _SMALL_BYTES = 64 * 1024
 APART_BYTES = 64 * 1024
-"""A payload from here on is written by itself, see `writes`."""
+"""A payload from here on is written by itself, see `packed`."""
 SEND_BYTES = 1024 * 1024
 """The buffer of each end's socket: a message of a megabyte leaves in one system call."""
 # json.dumps would make an encoder for each call, which takes as long as the encoding.
@@ -92,16 +93,22 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _SETTLED = struct.Struct(">IQI")
 
 
-def head(kind: int, number: int, payload_bytes: int) -> bytes:
-    """Nine bytes that go before a payload of `payload_bytes`."""
-    return _HEAD.pack(payload_bytes + _AFTER_LENGTH, kind, number)
-
-
-def writes(pieces: list[bytes]) -> Iterator[bytes]:
-    """What to write for these pieces, in order: small ones joined, large ones as they are.
+def packed(frames: Iterable[Frame]) -> Iterable[bytes]:
+    """What to write for these frames, in order: small ones joined, large payloads as they are.
 
     Joining a large one would copy it once more.
     """
+    pieces: list[bytes] = []
+    has_large = False
+    for kind, number, payload in frames:  # every message passes here, on both ends
+        size = len(payload)
+        pieces += _pack_head(size + _AFTER_LENGTH, kind, number), payload
+        if size >= APART_BYTES:
+            has_large = True
+    return _apart(pieces) if has_large else (b"".join(pieces),)
+
+
+def _apart(pieces: list[bytes]) -> Iterator[bytes]:
     small: list[bytes] = []
     for piece in pieces:
         if len(piece) < APART_BYTES:
@@ -201,10 +208,29 @@ class FrameReader:
 
     def filled(self, count: int) -> list[Frame]:
         """Take note of `count` new bytes; returns the frames that are whole now, in order."""
-        self._end += count
         frames: list[Frame] = []
-        start = self._parse(frames)
-        self._keep_rest(start)
+        view, end, start = self._view, self._end + count, 0
+        # One copy of many small frames, and slices of that, is faster than a copy of each.
+        is_small = end <= _SMALL_BYTES
+        source = bytes(view[:end]) if is_small else view
+        while end - start >= HEAD_BYTES:
+            length, kind, number = _read_head(source, start)
+            if not _AFTER_LENGTH <= length <= self._max_length:
+                raise LinkError(
+                    f"A frame of {length} bytes came over the link, the limit is "
+                    f"{self._max_length}"
+                )
+            stop = start + 4 + length
+            if stop > end:
+                break
+            payload = source[start + HEAD_BYTES : stop]
+            frames.append((kind, number, payload if type(payload) is bytes else bytes(payload)))
+            start = stop
+        self._end = end
+        if start != end or view is not self._standing:
+            self._keep_rest(start)
+        else:
+            self._end = 0
         return frames
 
     def feed(self, chunk: bytes) -> list[Frame]:
@@ -218,24 +244,6 @@ class FrameReader:
             frames += self.filled(count)
             rest = rest[count:]
         return frames
-
-    def _parse(self, frames: list[Frame]) -> int:
-        view, end, start = self._view, self._end, 0
-        # One copy of many small frames, and slices of that, is faster than a copy of each.
-        source = bytes(view[:end]) if end <= _SMALL_BYTES else view
-        while end - start >= HEAD_BYTES:
-            length, kind, number = _HEAD.unpack_from(source, start)
-            if not _AFTER_LENGTH <= length <= self._max_length:
-                raise LinkError(
-                    f"A frame of {length} bytes came over the link, the limit is "
-                    f"{self._max_length}"
-                )
-            stop = start + 4 + length
-            if stop > end:
-                break
-            frames.append((kind, number, bytes(source[start + HEAD_BYTES : stop])))
-            start = stop
-        return start
 
     def _keep_rest(self, start: int) -> None:
         rest = self._end - start

@@ -9,6 +9,7 @@ docs/decisions/0004-redelivery.md.
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.link.frames import Kind, unpack_settled
@@ -24,7 +25,9 @@ __all__ = ["Inbound"]
 _ENTRY_BYTES = 64
 """What keeping a message costs beside its payload."""
 
-_TRIM_EVERY = 256
+_AHEAD_BYTES = 4096
+"""What is set aside for a connection beyond what is kept of it, so that most messages need no
+accounts. When it is used up, or a moment later, what its agent has begun with is forgotten."""
 
 
 class Inbound:
@@ -38,6 +41,8 @@ class Inbound:
         See Relay.
     forget : callable
         Told of each record whose client is gone and whose agent has heard of everything.
+    may_wait : callable
+        Tells whether a record's messages may wait for a host.
     """
 
     def __init__(
@@ -45,58 +50,87 @@ class Inbound:
         limits: RelayLimits,
         on_event: Callable[[str, dict[str, Any]], None],
         forget: Callable[[ConnectionRecord], None],
+        may_wait: Callable[[ConnectionRecord], bool],
     ) -> None:
         self._most, self._most_of_all = limits.waiting_bytes, limits.waiting_total_bytes
         self._event = on_event
         self._forget = forget
-        self._bytes = 0
-        self._holding: dict[int, ConnectionRecord] = {}
+        self._may_wait = may_wait
+        self._bytes = 0  # set aside for all connections together
+        self._holding: dict[int, ConnectionRecord] = {}  # those for whom something is
 
     # -- from clients --------------------------------------------------------------------------
 
     def take(self, record: ConnectionRecord, kind: int, payload: bytes) -> None:
         """A message came: it goes to the host if there is one, and is kept until settled."""
         host = record.host
-        if host is not None and not record.session:
-            host.send(kind, record.number, payload)
+        if host is None:
+            self._wait(record, kind, payload)
             return
-        # Every message passes here: hence no calls of the methods below, which do the same.
-        kept, last = record.kept, record.last + 1
-        if not kept:
-            self._holding[record.number] = record
-        elif record.marks[record.slot] == record.last:
-            kept.clear()
-            self._bytes -= record.kept_bytes
-            record.kept_bytes = 0
-        elif not last % _TRIM_EVERY:
-            self.trim(record)
-        size = record.kept_bytes + len(payload) + _ENTRY_BYTES
-        total = self._bytes + len(payload) + _ENTRY_BYTES
-        is_much = size > self._most or total > self._most_of_all
-        if is_much and host is None:
+        if record.session:  # as `_keep`; every message passes here
+            room = record.room - len(payload) - _ENTRY_BYTES
+            if room < 0:
+                self._take_more(record, host, kind, payload)
+                return
+            record.room = room
+            record.last = last = record.last + 1
+            record.kept[last] = kind, payload
+        host.send(kind, record.number, payload)
+
+    def _wait(self, record: ConnectionRecord, kind: int, payload: bytes) -> None:
+        """No host is there: the message waits for one, unless too much does."""
+        if not self._may_wait(record):
+            return
+        if self._is_much(record, len(payload) + _ENTRY_BYTES):
+            self._set_aside(record, record.kept_bytes)
             self._give_up(record)
-            return
-        kept[last] = (kind, payload)
-        record.last, record.kept_bytes, self._bytes = last, size, total
-        if host is not None:
-            host.send(kind, record.number, payload)
-            if is_much:
-                self._stuff(record, host)
+        else:
+            self._keep(record, kind, payload)
+
+    def _take_more(
+        self, record: ConnectionRecord, host: HostPort, kind: int, payload: bytes
+    ) -> None:
+        is_much = self._is_much(record, len(payload) + _ENTRY_BYTES)
+        self._keep(record, kind, payload)
+        host.send(kind, record.number, payload)
+        if is_much:
+            self._stuff(record, host)
 
     def end(self, record: ConnectionRecord, payload: bytes) -> None:
         """The client is gone, which its agent has to hear whatever the limits say."""
+        self._is_much(record, len(payload) + _ENTRY_BYTES)
         self._keep(record, Kind.CLOSED, payload)
         if record.host is not None:
             record.host.send(Kind.CLOSED, record.number, payload)
             record.host.send(Kind.PROBE, record.number)
 
     def _keep(self, record: ConnectionRecord, kind: int, payload: bytes) -> None:
-        self._holding[record.number] = record
-        cost = len(payload) + _ENTRY_BYTES
+        record.room -= len(payload) + _ENTRY_BYTES
         record.last += 1
-        record.kept[record.last] = (kind, payload)
-        record.kept_bytes += cost
-        self._bytes += cost
+        record.kept[record.last] = kind, payload
+
+    def _is_much(self, record: ConnectionRecord, cost: int) -> bool:
+        """Set aside what is missing to keep so many bytes more; tell whether a limit is passed."""
+        if cost <= record.room:
+            return False
+        self.trim(record)
+        kept, others = record.kept_bytes, self._bytes - record.set_aside
+        size = kept + cost
+        ahead = size + max(_AHEAD_BYTES, size // 2)  # the more is kept, the less often we look
+        if ahead <= self._most and others + ahead <= self._most_of_all:
+            is_much = False
+        else:
+            ahead = size
+            is_much = size > self._most or others + size > self._most_of_all
+        self._set_aside(record, ahead)
+        self._holding[record.number] = record
+        return is_much
+
+    def _set_aside(self, record: ConnectionRecord, size: int) -> None:
+        more = size - record.set_aside
+        self._bytes += more
+        record.set_aside += more
+        record.room += more
 
     def _give_up(self, record: ConnectionRecord) -> None:
         """Too much waits for a kernel that is away."""
@@ -121,6 +155,7 @@ class Inbound:
         for kind, payload in entries:
             host.send(kind, record.number, payload)
             if record.session:
+                self._is_much(record, len(payload) + _ENTRY_BYTES)
                 self._keep(record, kind, payload)
         if record.gone is not None and record.session:
             host.send(Kind.PROBE, record.number)
@@ -155,7 +190,7 @@ class Inbound:
             record.stuffed = False
             record.resume_if_free()
         if not record.kept:
-            self._holding.pop(record.number, None)
+            self.clear(record)
             if record.gone is not None:
                 self._forget(record)
 
@@ -170,27 +205,25 @@ class Inbound:
         if begun >= record.last:
             self.clear(record)
         elif begun:
-            for ordinal in [one for one in record.kept if one <= begun]:
+            for ordinal in list(takewhile(lambda one: one <= begun, record.kept)):
                 self._drop(record, ordinal)
 
     def clear(self, record: ConnectionRecord) -> None:
         """Forget everything that is kept of a connection."""
-        self._bytes -= record.kept_bytes
-        record.kept_bytes = 0
         record.kept.clear()
+        self._set_aside(record, 0)
+        record.room = 0
+        self._holding.pop(record.number, None)
 
     def leave(self, record: ConnectionRecord) -> None:
         """The record is forgotten."""
         self.clear(record)
-        self._holding.pop(record.number, None)
         record.lose_slot()
 
     def _drop(self, record: ConnectionRecord, ordinal: int) -> None:
         entry = record.kept.pop(ordinal, None)
         if entry is not None:
-            cost = len(entry[1]) + _ENTRY_BYTES
-            record.kept_bytes -= cost
-            self._bytes -= cost
+            record.room += len(entry[1]) + _ENTRY_BYTES
 
     def _is_relieved(self, record: ConnectionRecord) -> bool:
         has_little = 2 * record.kept_bytes <= self._most

@@ -40,10 +40,10 @@ class Notices:
         wants = record.info.get("extended") and flags.get("protocol", True)
         if wants and record.gone is None and not record.knows_away:
             record.knows_away = True
-            record.socket.send(self._suspended)
+            record.socket.outlet.send(self._suspended)
 
     def back(self, record: ConnectionRecord) -> None:
         """A kernel has the connection."""
         if record.knows_away and record.gone is None:
             record.knows_away = False
-            record.socket.send(self._resumed)
+            record.socket.outlet.send(self._resumed)

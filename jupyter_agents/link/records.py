@@ -14,14 +14,33 @@ if TYPE_CHECKING:
 
     from jupyter_agents.link.marks import Marks
 
-__all__ = ["ConnectionRecord", "HostPort", "PendingRequest", "RelayLimits", "Served", "Socket"]
+__all__ = [
+    "ConnectionRecord",
+    "HostPort",
+    "Outlet",
+    "PendingRequest",
+    "RelayLimits",
+    "Served",
+    "Socket",
+]
+
+
+class Outlet(Protocol):
+    """What takes the messages for one socket. Neither method waits or raises."""
+
+    def send(self, message: Any) -> None:
+        """Queue one message, as made by the relay's `wrap`: it leaves with the turn."""
+
+    def send_now(self, message: Any) -> None:
+        """The same when nothing follows: what need not wait behind others is written at once."""
 
 
 class Socket(Protocol):
     """What the relay needs of a socket. Every method returns at once and never raises."""
 
-    def send(self, message: Any) -> None:
-        """Queue one message, as made by the relay's `wrap`."""
+    @property
+    def outlet(self) -> Outlet:
+        """Where its messages go; the same for as long as it lives."""
 
     def close(self, code: int, reason: str) -> None:
         """Begin the close handshake."""
@@ -101,7 +120,10 @@ class ConnectionRecord:
     """What the host asked to remember: connection state (JSON text), tags, flags, ``accepted``."""
     kept: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     """What came from the client and is not settled yet: ordinal → frame kind and payload."""
-    kept_bytes: int = 0
+    set_aside: int = 0
+    """Bytes that may be kept before the limits are looked at again."""
+    room: int = 0
+    """How many of these are still free."""
     last: int = 0
     """The ordinal of the latest message kept."""
     session: str = ""
@@ -125,6 +147,11 @@ class ConnectionRecord:
     def agent(self) -> str:
         """The agent's canonical spelling."""
         return self.served.agent
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept, and what keeping it costs."""
+        return self.set_aside - self.room
 
     @property
     def facts(self) -> dict[str, Any]:

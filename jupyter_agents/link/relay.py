@@ -46,6 +46,8 @@ from jupyter_agents.protocol import closing
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from jupyter_agents.link.frames import Frame
+
 __all__ = ["Relay"]
 
 _TEXT, _BINARY = int(Kind.TEXT), int(Kind.BINARY)
@@ -65,6 +67,8 @@ class Relay:
         What is bounded.
     join : callable, optional
         Makes one of several wrapped messages to the same recipients. None: each is sent alone.
+    spread : callable, optional
+        See FanOut.
     on_event : callable, optional
         ``(kind, facts)`` after each change that an observer may show: ``serve``, ``withdraw``,
         ``park``, ``resume``, ``open``, ``close``, ``instance``, ``drop``, ``tally``.
@@ -76,15 +80,18 @@ class Relay:
         limits: RelayLimits | None = None,
         on_event: Callable[[str, dict[str, Any]], None] | None = None,
         join: Callable[[list[Any]], Any] | None = None,
+        spread: Callable[[Any, Any], None] | None = None,
     ) -> None:
         self._wrap = wrap
         self.limits = limits or RelayLimits()
         self._event = on_event or (lambda kind, facts: None)
         self._registry = Registry(self.limits.allow_public)
         self.records: dict[int, ConnectionRecord] = {}
-        self.fan_out = FanOut(self.records, wrap, join)
+        self.fan_out = FanOut(self.records, wrap, join, spread)
         self._questions = Questions(self.limits)
-        self._inbound = Inbound(self.limits, self._event, self._forget)
+        self._inbound = Inbound(self.limits, self._event, self._forget, self._may_wait)
+        self.take = self._inbound.take
+        """``(record, kind, payload)``: a client sent a TEXT, checked for UTF-8, or a BINARY."""
         self._notices = Notices(wrap)
         self._owed: set[int] = set()
         self._numbers = count(1)
@@ -186,16 +193,6 @@ class Relay:
     def _number(self) -> int:
         return next(self._numbers) & 0xFFFFFFFF
 
-    def text(self, record: ConnectionRecord, payload: bytes) -> None:
-        """One text message came from the client, UTF-8 checked."""
-        if record.host is not None or self._may_wait(record):
-            self._inbound.take(record, _TEXT, payload)
-
-    def binary(self, record: ConnectionRecord, payload: bytes) -> None:
-        """One binary message came from the client."""
-        if record.host is not None or self._may_wait(record):
-            self._inbound.take(record, _BINARY, payload)
-
     def _may_wait(self, record: ConnectionRecord) -> bool:
         return record.number in self.records and record.gone is None
 
@@ -233,8 +230,8 @@ class Relay:
 
     # -- told by links -------------------------------------------------------------------------
 
-    def host_frame(self, host: HostPort, frame: tuple[int, int, bytes]) -> None:
-        """One frame came from a host.
+    def host_frame(self, host: HostPort, frame: Frame, *, alone: bool = False) -> None:
+        """One frame came from a host; `alone` when one read brought no other.
 
         Raises
         ------
@@ -248,7 +245,9 @@ class Relay:
         if _TEXT <= kind <= _BINARY:  # nearly all: no step more
             record = self.records.get(number)
             if record is not None and record.host is host:
-                record.socket.send(self._wrap(payload, kind == _BINARY, False))
+                outlet = record.socket.outlet
+                send = outlet.send_now if alone else outlet.send
+                send(self._wrap(payload, kind == _BINARY, False))
             return
         handler = self.handlers.get(kind)
         if handler is None:

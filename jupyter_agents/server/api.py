@@ -186,7 +186,7 @@ class View:
     @staticmethod
     def _connection(record: ConnectionRecord) -> dict[str, Any]:
         socket, asked = (
-            getattr(record.socket, "protocol", None),
+            getattr(record.socket, "outlet", None),
             json.loads(record.info["request"]),
         )
         since = datetime.fromtimestamp(record.opened_at, timezone.utc)

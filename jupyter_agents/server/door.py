@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.access.desk import Desk
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from jupyter_agents.server.limits import Limits
 
 __all__ = ["ClientSocket", "Door", "PacedSocket"]
+
+_TEXT, _BINARY = int(Kind.TEXT), int(Kind.BINARY)
 
 
 class Door:
@@ -70,7 +73,7 @@ class Door:
         self.socket_options = limits.socket_options()
         self.paces = (limits.max_messages_per_s, limits.max_bytes_per_s)
         self.flusher = Flusher()
-        self.relay = Relay(Message, limits.relay_limits(), on_event, Bundle)
+        self.relay = Relay(Message, limits.relay_limits(), on_event, Bundle, self.flusher.spread)
         self.gate = Gate(limits.gate_limits(), folder, clock)
         self.relay.handlers[Kind.SHARE] = Desk(self.gate, self.relay.find).asked
         self.sockets: set[ClientSocket] = set()
@@ -123,12 +126,15 @@ class Door:
 class ClientSocket:
     """One client: the Receiver of its WebSocket, and the Socket that the relay knows."""
 
-    __slots__ = ("_door", "_end", "_relay", "protocol", "record", "send")
+    __slots__ = ("_door", "_end", "_relay", "on_binary", "on_text", "outlet", "record")
 
     record: ConnectionRecord
-    protocol: AgentWebSocketProtocol
-    send: Callable[[Message | Bundle], None]
-    """The protocol's own, without a step between: a broadcast calls it for every recipient."""
+    outlet: AgentWebSocketProtocol
+    """The protocol under which the socket opened: messages go there without a step between."""
+    on_text: Callable[[bytes], None]
+    """See Receiver; the relay's own, once the socket is open."""
+    on_binary: Callable[[bytes], None]
+    """See Receiver."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
@@ -137,40 +143,34 @@ class ClientSocket:
 
     def connect(self, protocol: AgentWebSocketProtocol) -> None:
         """Take the protocol under which the socket will open."""
-        self.protocol = protocol
-        self.send = protocol.send
+        self.outlet = protocol
 
     def open(self, served: Served, name: str, connection_id: str, info: Mapping[str, Any]) -> None:
         """Enter the relay; from here on the client's messages go there."""
         self._door.sockets.add(self)
         now = self._door.clock()
-        self.record = self._relay.open(served, name, connection_id, self, info, now)
+        relay = self._relay
+        self.record = record = relay.open(served, name, connection_id, self, info, now)
+        self.on_text = partial(relay.take, record, _TEXT)
+        self.on_binary = partial(relay.take, record, _BINARY)
         if self._end is not None:
             self._leave(*self._end)
 
     def close(self, code: int, reason: str) -> None:
         """Begin the close handshake."""
-        self.protocol.close(code, reason)
+        self.outlet.close(code, reason)
 
     def pause(self) -> None:
         """Stop reading the client."""
-        self.protocol.pause_reading()
+        self.outlet.pause_reading()
 
     def resume(self) -> None:
         """Read it again."""
-        self.protocol.resume_reading()
+        self.outlet.resume_reading()
 
     def abort(self) -> None:
         """Cut the connection."""
-        self.protocol.abort()
-
-    def on_text(self, payload: bytes) -> None:
-        """See Receiver."""
-        self._relay.text(self.record, payload)
-
-    def on_binary(self, payload: bytes) -> None:
-        """See Receiver."""
-        self._relay.binary(self.record, payload)
+        self.outlet.abort()
 
     def on_failed(self, error: Exception) -> None:
         """See Receiver."""
@@ -198,14 +198,14 @@ class PacedSocket(ClientSocket):
         super().connect(protocol)
         self._reading = PacedReading(protocol, *self._door.paces)
 
-    def on_text(self, payload: bytes) -> None:
-        """See Receiver."""
-        super().on_text(payload)
-        self._reading.took(len(payload))
+    def open(self, served: Served, name: str, connection_id: str, info: Mapping[str, Any]) -> None:
+        """See ClientSocket."""
+        super().open(served, name, connection_id, info)
+        self.on_text = partial(self._take, self.on_text)
+        self.on_binary = partial(self._take, self.on_binary)
 
-    def on_binary(self, payload: bytes) -> None:
-        """See Receiver."""
-        super().on_binary(payload)
+    def _take(self, take: Callable[[bytes], None], payload: bytes) -> None:
+        take(payload)
         self._reading.took(len(payload))
 
     def on_closed(self, code: int, reason: str, was_clean: bool) -> None:

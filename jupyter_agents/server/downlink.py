@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from jupyter_agents.errors import LinkError, LinkRefused
 from jupyter_agents.link.chores import Chores
 from jupyter_agents.link.frames import (
-    APART_BYTES,
     SEND_BYTES,
     Frame,
     FrameReader,
     Kind,
-    head,
     pack_object,
+    packed,
     unpack_object,
-    writes,
 )
 from jupyter_agents.link.handshake import ServerHandshake
 from jupyter_agents.server.places import SharedMarks, bind_unix, remove, socket_path, sweep
@@ -76,8 +74,8 @@ class HostLink(asyncio.BufferedProtocol):
         self._reader = FrameReader(_HELLO_BYTES, buffer_bytes=_HELLO_BYTES)
         self._handshake: ServerHandshake | None = downlink.new_handshake()
         self._transport: asyncio.Transport | None = None
-        self._out: list[bytes] = []
-        self._is_scheduled = self._has_large = False
+        self._out: list[Frame] = []
+        self._is_scheduled = False
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.id = ""
@@ -85,8 +83,7 @@ class HostLink(asyncio.BufferedProtocol):
         self.full = False
         self.ledger: Marks | None = None
         self._shared: SharedMarks | None = None
-        self.frames = 0
-        """Both ways, ever."""
+        self._frames = 0
         self.chores = Chores(self.send)
 
     # -- asyncio's side ------------------------------------------------------------------------
@@ -142,6 +139,11 @@ class HostLink(asyncio.BufferedProtocol):
         self._relay.host_full(self, False)
 
     @property
+    def frames(self) -> int:
+        """How many there were, both ways, those that are queued included."""
+        return self._frames + len(self._out)
+
+    @property
     def round_trip_s(self) -> float | None:
         """How long the kernel took to answer the latest probe, or has not answered it by now."""
         return self.chores.round_trip_s(self._loop.time())
@@ -149,31 +151,35 @@ class HostLink(asyncio.BufferedProtocol):
     # -- frames in -----------------------------------------------------------------------------
 
     def _take(self, frames: list[Frame]) -> None:
-        self.frames += len(frames)
+        self._frames += len(frames)
         if self.chores.is_probing:
             self.chores.heard(frames, self._loop.time())
         if self._shared is not None:
             self._shared.hide()  # it speaks, so it has mapped them
             self._shared = None
-        relay, flusher = self._relay, self._downlink.door.flusher
+        if len(frames) == 1:
+            self._hand_on(frames[0], alone=True)
+            return
+        flusher, fan_out = self._downlink.door.flusher, self._relay.fan_out
         flusher.hold()
-        if len(frames) > 1:
-            relay.fan_out.hold()
+        fan_out.hold()
         try:
             for frame in frames:
-                try:
-                    relay.host_frame(self, frame)
-                except LinkError:
-                    raise
-                except Exception:
-                    # One frame's trouble must not cost the kernel's other agents their link.
-                    _log.exception("A frame of kind %d from kernel %s failed", frame[0], self.id)
+                self._hand_on(frame)
         finally:
             try:
-                if len(frames) > 1:
-                    relay.fan_out.release()
+                fan_out.release()
             finally:
                 flusher.release()  # or no socket of this server would be written any more
+
+    def _hand_on(self, frame: Frame, *, alone: bool = False) -> None:
+        try:
+            self._relay.host_frame(self, frame, alone=alone)
+        except LinkError:
+            raise
+        except Exception:
+            # One frame's trouble must not cost the kernel's other agents their link.
+            _log.exception("A frame of kind %d from kernel %s failed", frame[0], self.id)
 
     def _greet(self, frames: list[Frame]) -> None:
         for kind, _, payload in frames:
@@ -234,32 +240,24 @@ class HostLink(asyncio.BufferedProtocol):
         """Queue one frame; it leaves with all that the same read, or turn of the loop, brings."""
         if self._transport is None:
             return
-        self.frames += 1
-        out = self._out
-        out.append(head(kind, number, len(payload)))
-        if payload:
-            out.append(payload)
-            if len(payload) >= APART_BYTES:
-                self._has_large = True
+        self._out.append((kind, number, payload))
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._after_read(self._flush)
+            self._after_read(self._write)
 
     def _say(self, word: dict[str, Any]) -> None:
         self.send(Kind.HELLO, 0, pack_object(word))
         self._write()
 
-    def _flush(self) -> None:
-        self._is_scheduled = False
-        self._write()
-
     def _write(self) -> None:
-        if self._transport is None or not self._out:
+        self._is_scheduled = False
+        frames, self._out = self._out, []
+        transport = self._transport
+        if transport is None or not frames:
             return
-        pieces, self._out = self._out, []
-        has_large, self._has_large = self._has_large, False
-        for data in writes(pieces) if has_large else (b"".join(pieces),):
-            self._transport.write(data)
+        self._frames += len(frames)
+        for data in packed(frames):
+            transport.write(data)
 
     def close(self) -> None:
         """Hang up, after what is queued."""

@@ -223,7 +223,7 @@ class Metrics(Collector):
 
     def left(self, socket: ClientSocket) -> None:
         """A socket is gone; what it counted stays."""
-        past, protocol = self._past_of(socket.record.agent), socket.protocol
+        past, protocol = self._past_of(socket.record.agent), socket.outlet
         for key in _LASTING:
             past[key] += getattr(protocol, key)
 
@@ -273,7 +273,7 @@ class Metrics(Collector):
     def _add_sockets(self, sums: dict[str, _Values]) -> None:
         trips: dict[str, list[float]] = {}
         for socket in self._door.sockets:
-            label, protocol = self._label(socket.record.agent), socket.protocol
+            label, protocol = self._label(socket.record.agent), socket.outlet
             values = sums.setdefault(label, defaultdict(float))
             values["connections"] += 1
             values["queued_bytes"] += protocol.queued_bytes

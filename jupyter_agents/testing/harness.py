@@ -13,6 +13,7 @@ from jupyter_agents.errors import CallFailed, ConnectionClosed
 from jupyter_agents.host.handle import handle_for
 from jupyter_agents.host.host import AgentHost, Hosted, HostLimits
 from jupyter_agents.host.storage import MemoryStorage
+from jupyter_agents.link.frames import Kind
 from jupyter_agents.link.relay import Relay
 from jupyter_agents.protocol import closing, messages
 from jupyter_agents.protocol.http import Request
@@ -125,9 +126,9 @@ class HarnessClient:
             raise self.closed
         assert self.record is not None
         if isinstance(message, str):
-            self._harness.relay.text(self.record, message.encode())
+            self._harness.relay.take(self.record, Kind.TEXT, message.encode())
         else:
-            self._harness.relay.binary(self.record, bytes(message))
+            self._harness.relay.take(self.record, Kind.BINARY, bytes(message))
 
     async def send_json(self, value: Any) -> None:
         """Send a value as JSON text."""
@@ -223,7 +224,8 @@ class _ClientSocket:
     """The relay's view of a client: its names for send and close are other ones."""
 
     def __init__(self, client: HarnessClient) -> None:
-        self.send = client.socket_send
+        self.outlet = self
+        self.send = self.send_now = client.socket_send
         self.close = client.socket_close
         self.pause = client.pause
         self.resume = client.resume

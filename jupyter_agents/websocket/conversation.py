@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from contextvars import Context
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from jupyter_agents.errors import ProtocolError, RemoteProtocolError
@@ -31,9 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from jupyter_agents.websocket.frames import Deflate
+    from jupyter_agents.websocket.options import SocketOptions
     from jupyter_agents.websocket.outbox import Bundle, Flusher, Message, Transport
 
-__all__ = ["Conversation", "Receiver", "SocketOptions"]
+__all__ = ["Conversation", "Receiver"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,27 +43,6 @@ _BATCH_BYTES = 256 * 1024
 # Stale messages must free an eighth of the limit, or else each send would search the whole queue.
 _MIN_RELIEF = 8
 _TOO_SLOW = "Client reads too slowly"
-
-
-@dataclass(frozen=True)
-class SocketOptions:
-    """The limits and times of a socket; one object may serve all of them."""
-
-    max_message_bytes: int = 32 * 1024 * 1024
-    """Largest incoming message, inflated; checked on the frame header (1009)."""
-    max_queue_bytes: int = 8 * 1024 * 1024
-    """A slow client with more than this waiting loses stale replaceable messages, else it is
-    closed with 1013. One message more may wait, so that a single big one always gets through."""
-    close_timeout_s: float = 5.0
-    """How long a peer may take to answer a close frame before the connection is cut (1006)."""
-    ping_interval_s: float = 30.0
-    """Time between pings; 0 sends none."""
-    ping_timeout_s: float | None = None
-    """How long a peer may be silent after a ping; None, or anything longer, is the interval."""
-    compression: Deflate | None = None
-    """How to compress for a client that can inflate; None agrees on no compression."""
-    leaves_stream: bool = True
-    """Read and write plain sockets without Tornado's stream. TLS stays on it in any case."""
 
 
 class Receiver(Protocol):
@@ -133,7 +112,8 @@ class Conversation:
         self._in_flight = 0  # bytes that the transport keeps because the operating system was full
         self._transport: Transport | None = None
         self._loop: AbstractEventLoop | None = None
-        self._is_marked = self._is_blocked = False
+        self._is_marked = False
+        self._is_blocked = True  # the operating system takes nothing more; no transport yet
         self._is_started = self._is_paused = self._is_delivering = False
         self._is_closing = False  # nothing more is sent, no message is handed on
         self._has_failed = False  # nothing more is parsed either
@@ -160,6 +140,9 @@ class Conversation:
     def attach(self, transport: Transport, loop: AbstractEventLoop) -> None:
         """Begin to send."""
         self._transport, self._loop = transport, loop
+        self._is_blocked = False
+        if self._outbox.size_bytes:
+            self._mark()
         if self._options.ping_interval_s > 0:
             self._arm(self._options.ping_interval_s, self._ping)
 
@@ -172,9 +155,11 @@ class Conversation:
 
     def send(self, message: Message | Bundle) -> None:
         """Queue a message; silently nothing once the socket is closing."""
-        # A broadcast comes here for each recipient: hence no calls of `_queue` and the like.
+        # Every message comes here: hence no calls of `_queue` and the like.
         if self._is_closing:
             return
+        if (spreading := self._flusher.spreading) is not None and self in spreading.sockets:
+            self._flusher.settle()
         outbox = self._outbox
         backlog = outbox.size_bytes + self._in_flight
         if backlog > self._options.max_queue_bytes and not self._make_room(message.replaceable):
@@ -187,19 +172,29 @@ class Conversation:
             self._is_marked = True
             self._flusher.mark(self)
 
+    def send_now(self, message: Message | Bundle) -> None:
+        """As `send`, and write it at once if nothing is queued: nothing else follows."""
+        is_behind = self._is_blocked or self._outbox.size_bytes or self._is_closing
+        if is_behind or self._deflate is not None or self._flusher.spreading is not None:
+            self.send(message)
+            return
+        self.messages_out += message.count
+        self._write(message.frame)
+
     def flush_now(self) -> None:
         """Write what is queued, as far as the socket takes it (the `Flusher` calls it)."""
         self._is_marked = False
-        outbox, transport = self._outbox, self._transport
-        if transport is None:
-            return
+        outbox = self._outbox
         while outbox.size_bytes and not self._is_blocked:
-            data = outbox.take(_BATCH_BYTES)
-            self.bytes_out += len(data)
-            if rest := len(data) - transport.write(data):
-                self._in_flight, self._is_blocked = rest, True
+            self._write(outbox.take(_BATCH_BYTES))
         if self._may_end and not self._is_blocked:
             self._end()
+
+    def _write(self, data: bytes) -> None:
+        self.bytes_out += len(data)
+        rest = len(data) - self._transport.write(data)  # type: ignore[union-attr]  # else blocked
+        if rest:
+            self._in_flight, self._is_blocked = rest, True
 
     def drained(self) -> None:
         """Go on writing: the operating system has room again."""
@@ -263,6 +258,7 @@ class Conversation:
             self._lose()
 
     def _begin_close(self, payload: bytes) -> None:
+        self._flusher.settle()
         self._is_closing = True
         self._late_pong = None
         self._queue(encode_frame(payload, CLOSE))
@@ -358,9 +354,10 @@ class Conversation:
             Context().run(self._transport.resume)
 
     def _deliver(self) -> None:
-        if not self._is_listening or self._events is None:
+        if self._events is None or self._is_paused or not self._is_started:
             return
-        self._is_delivering = self._flusher.is_reading = True
+        flusher = self._flusher
+        self._is_delivering = flusher.is_reading = True
         try:
             for opcode, payload in self._events:
                 if opcode == TEXT and not self._is_closing:
@@ -369,7 +366,7 @@ class Conversation:
                 else:
                     self._handle(opcode, payload)
                 if self._is_paused:
-                    break
+                    break  # type: ignore[unreachable]  # who was told of it may pause
             else:
                 self._events = None  # an idle connection keeps no generator
         except RemoteProtocolError as error:
@@ -379,9 +376,9 @@ class Conversation:
             self.close(INTERNAL_ERROR, "Internal error")
             self._deliver()  # the peer's close frame may be behind it
         finally:
-            self._is_delivering = self._flusher.is_reading = False
-            if self._flusher.owed:
-                self._flusher.end_read()
+            self._is_delivering = flusher.is_reading = False
+            if flusher.owed:
+                flusher.end_read()
 
     def _handle(self, opcode: int, payload: bytes) -> None:
         if opcode == CLOSE:

@@ -56,6 +56,7 @@ _WHOLE_TEXT, _WHOLE_BINARY = _FIN | TEXT, _FIN | BINARY
 _SMALL_TEXT = tuple(bytes((_WHOLE_TEXT, size)) for size in range(126))
 _MASKED = 0x80
 _MASK_BYTES = 4
+_SHORT_HEAD = 2 + _MASK_BYTES
 _MAX_CONTROL_BYTES = 125
 _LENGTH_16, _LENGTH_64 = 126, 127
 _EMPTY_BLOCK = b"\x00\x00\xff\xff"
@@ -81,7 +82,7 @@ def encode_frame(payload: bytes, opcode: int, *, fin: bool = True, rsv1: bool = 
         The last fragment of its message; compressed.
     """
     size = len(payload)
-    if opcode == TEXT and size < _LENGTH_16 and fin and not rsv1:
+    if size < _LENGTH_16 and opcode == TEXT and fin and not rsv1:
         return _SMALL_TEXT[size] + payload  # most messages: a look is faster than a format
     first = (_FIN if fin else 0) | (_RSV1 if rsv1 else 0) | opcode
     if size < _LENGTH_16:
@@ -178,6 +179,21 @@ class FrameParser:
             When the client broke a rule, with the close code that answers it: 1002, 1007 or 1009.
             Everything before it has been yielded; the parser must not be used any more.
         """
+        length = len(data) - _SHORT_HEAD
+        if (
+            0 <= length < _LENGTH_16
+            and data[1] == _MASKED + length
+            and data[0] == _WHOLE_TEXT
+            and length <= self._limit
+            and not (self._tail or self._opcode)
+        ):
+            # One short text and nothing else, as clients send it who wait for an answer.
+            payload = unmask(data[2:_SHORT_HEAD], data[_SHORT_HEAD:])
+            if payload.isascii():
+                return iter(((TEXT, payload),))
+        return self._frames(data)
+
+    def _frames(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         if self._tail:
             self._tail += data
             if len(self._tail) < self._needed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from contextvars import Context
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tornado.ioloop import IOLoop
@@ -16,11 +17,11 @@ from tornado.ioloop import IOLoop
 from jupyter_agents.websocket.frames import BINARY, TEXT, encode_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from jupyter_agents.websocket.frames import Deflate
 
-__all__ = ["Bundle", "Flusher", "Message", "Outbox", "Transport"]
+__all__ = ["Bundle", "Flusher", "Message", "Outbox", "Spread", "Transport"]
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ class Message:
         self.payload = payload
         self.binary = binary
         self.replaceable = replaceable
-        self.frame = self._build(payload, rsv1=False)
+        frame = encode_frame(payload, BINARY if binary else TEXT)
+        self.frame = ReplaceableFrame(frame) if replaceable else frame
         """The uncompressed frame."""
         self._deflated: dict[Deflate, bytes] | None = None
 
@@ -70,14 +72,12 @@ class Message:
             self._deflated = {}
         frame = self._deflated.get(deflate)
         if frame is None:
-            frame = self._deflated[deflate] = self._build(
-                deflate.compress(self.payload), rsv1=True
+            body, opcode = deflate.compress(self.payload), BINARY if self.binary else TEXT
+            frame = encode_frame(body, opcode, rsv1=True)
+            frame = self._deflated[deflate] = (
+                ReplaceableFrame(frame) if self.replaceable else frame
             )
         return frame
-
-    def _build(self, body: bytes, rsv1: bool) -> bytes:
-        frame = encode_frame(body, BINARY if self.binary else TEXT, rsv1=rsv1)
-        return ReplaceableFrame(frame) if self.replaceable else frame
 
 
 class Bundle:
@@ -147,9 +147,11 @@ class Outbox:
         """
         frames = self.frames
         if self.size_bytes <= max_bytes:
-            self.frames = []
             self.size_bytes = 0
-            return frames[0] if len(frames) == 1 else b"".join(frames)
+            if len(frames) == 1:
+                return frames.pop()
+            self.frames = []
+            return b"".join(frames)
         count, size = 1, len(frames[0])
         while count < len(frames) and size + len(frames[count]) <= max_bytes:
             size += len(frames[count])
@@ -177,11 +179,38 @@ class Outbox:
 class Flushable(Protocol):
     """What a `Flusher` writes."""
 
+    def send(self, message: Message | Bundle) -> None:
+        """Queue a message."""
+
+    def send_now(self, message: Message | Bundle) -> None:
+        """Write it now if nothing is queued."""
+
     def flush_now(self) -> None:
         """Write what is queued."""
 
     def abort(self) -> None:
         """Give up: writing failed."""
+
+
+class Spread:
+    """A message on its way to many sockets, a slice per turn.
+
+    Parameters
+    ----------
+    sockets : mapping
+        Its keys; does not change.
+    message : Message or Bundle
+        What they get.
+    """
+
+    __slots__ = ("left", "message", "sockets", "untold")
+
+    def __init__(self, sockets: Mapping[Flushable, None], message: Message | Bundle) -> None:
+        self.sockets = sockets
+        self.message = message
+        self.untold = iter(sockets)
+        """Those who have yet to get it."""
+        self.left = len(sockets)
 
 
 class _Recently:
@@ -210,6 +239,8 @@ class Flusher:
         self._slice_size = slice_size
         self._marked: deque[Flushable] = deque()
         self._is_scheduled = self._was_scheduled = False
+        self.spreading: Spread | None = None
+        """What some have got of those to whom `spread` sends it, and others have not."""
         self._loop: Any = None
         self._others: Any = None
         self.context = Context()
@@ -233,8 +264,37 @@ class Flusher:
         """Write what was marked since `hold`: a slice now, the rest turn by turn."""
         self._is_scheduled = self._was_scheduled
         self.flush()
-        if self._marked and not self._is_scheduled:
+        if self.is_behind and not self._is_scheduled:
             self._schedule()
+
+    def spread(self, sockets: Mapping[Flushable, None], message: Message | Bundle) -> None:
+        """Send the last message of a read to many: to a slice at once, to the rest turn by turn.
+
+        Whoever sends to one of them meanwhile calls `settle` first.
+        """
+        if self.spreading is not None:
+            self.settle()
+        self._spread_on(Spread(sockets, message))
+        if self.spreading is not None and not self._is_scheduled:
+            self._schedule()
+
+    def settle(self) -> None:
+        """Queue what is being spread, for those who have yet to get it: nothing overtakes it."""
+        spreading, self.spreading = self.spreading, None
+        if spreading is not None:
+            for socket in spreading.untold:
+                socket.send(spreading.message)
+
+    def _spread_on(self, spreading: Spread) -> None:
+        self.spreading = None  # none of those that are written now has to settle
+        for socket in islice(spreading.untold, self._slice_size):
+            try:
+                socket.send_now(spreading.message)
+            except Exception:
+                self._cut(socket)
+        spreading.left -= self._slice_size
+        if spreading.left > 0:
+            self.spreading = spreading
 
     def flush(self) -> None:
         """Write one slice."""
@@ -244,9 +304,12 @@ class Flusher:
             try:
                 socket.flush_now()
             except Exception:
-                # One broken socket must not keep the others from being written.
-                _log.exception("A WebSocket could not be written and is cut")
-                socket.abort()
+                self._cut(socket)
+
+    def _cut(self, socket: Flushable) -> None:
+        # One broken socket must not keep the others from being written.
+        _log.exception("A WebSocket could not be written and is cut")
+        socket.abort()
 
     def after_read(self, write: Callable[[], None]) -> None:
         """Call `write` behind the messages that a socket is handing on; with the turn if none."""
@@ -269,7 +332,7 @@ class Flusher:
 
     def _schedule(self) -> None:
         self._is_scheduled = True
-        self._soon(self._run)
+        self._soon(self.turn)
 
     def _soon(self, work: Callable[[], None]) -> None:
         if self._loop is None:
@@ -284,11 +347,19 @@ class Flusher:
         others = getattr(self._loop, "_ready", None)
         self._others = _Recently(self._loop.time) if others is None else others
 
-    def _run(self) -> None:
+    def turn(self) -> None:
+        """Write a slice of all that is left, and see to the rest in the loop's next turn."""
         self._is_scheduled = False
         self.flush()
-        if self._marked:
+        if self.spreading is not None:
+            self._spread_on(self.spreading)
+        if self.is_behind and not self._is_scheduled:
             self._schedule()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something is left to be written."""
+        return bool(self._marked) or self.spreading is not None
 
 
 class Transport(Protocol):

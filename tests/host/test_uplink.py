@@ -21,11 +21,12 @@ from jupyter_agents.host import uplink as module
 from jupyter_agents.host.host import AgentHost, Hosted, HostLimits
 from jupyter_agents.host.storage import MemoryStorage
 from jupyter_agents.host.uplink import KernelUplink, kernel_key, link_candidates
-from jupyter_agents.link.frames import FrameReader, Kind, head, pack_object
+from jupyter_agents.link.frames import FrameReader, Kind, pack_object
 from jupyter_agents.protocol.http import Request
 from jupyter_agents.server.door import Door
 from jupyter_agents.server.downlink import Downlink
 from jupyter_agents.server.limits import Limits
+from tests.link.fakes import head
 from tests.server.fake_host import KERNEL, KEY, FakeKernels
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
@@ -53,10 +54,13 @@ class Peer:
         self.sent = []
         self.closed = None
         self.is_paused = False
+        self.outlet = self
 
     def send(self, message):
         bundled = getattr(message, "messages", (message,))  # what one read of the link brought
         self.sent += [bytes(m[0] if isinstance(m, tuple) else m.payload) for m in bundled]
+
+    send_now = send
 
     def close(self, code, reason):
         self.closed = code, reason
@@ -171,7 +175,7 @@ async def test_kernel_is_linked_and_serves(folder):
         assert host.server["kernel_id"] == KERNEL
         record, peer = there.open()
         await quiet(lambda: len(peer.sent) == 2)
-        there.relay.text(record, b"hello")
+        there.relay.take(record, Kind.TEXT, b"hello")
         await quiet(lambda: peer.sent[-1] == b"hello")
 
 
@@ -280,7 +284,7 @@ async def test_lost_link_comes_back_with_everything(folder, hasty):
         agent = next(iter(host.classes["room"].instances.values())).agent
         agent.set_state({"n": 7})
         host.end_turn()
-        there.relay.text(record, b"sent meanwhile")
+        there.relay.take(record, Kind.TEXT, b"sent meanwhile")
         await quiet(lambda: host.uplink is not None)
         await quiet(lambda: b"sent meanwhile" in peer.sent)
         await quiet(lambda: all(b'{"n":7}' in each.sent[-1] for each in (peer, ours)))
@@ -356,7 +360,7 @@ async def test_frames_of_one_turn_leave_in_one_write(folder):
             is_closing=transport.is_closing,
             close=transport.close,
         )
-        there.relay.text(record, b"many")
+        there.relay.take(record, Kind.TEXT, b"many")
         await quiet(lambda: len(peer.sent) == 102)
         assert len(writes) == 1
         assert peer.sent[2:] == [str(n).encode() for n in range(100)]

@@ -175,9 +175,12 @@ class Socket:
     def __init__(self):
         self.sent = []
         self.closed = None
+        self.outlet = self
 
     def send(self, message):
         self.sent.append(message)
+
+    send_now = send
 
     def close(self, code, reason):
         self.closed = code
@@ -216,7 +219,7 @@ async def _tell(folder, said, rest, proved):
             await odd.writer.drain()
         odd.writer.close()
         await _until(lambda: "odd" not in link.links)
-        relay.text(record, b"still there?")
+        relay.take(record, Kind.TEXT, b"still there?")
         assert await calm.expect(Kind.TEXT) == (record.number, b"still there?")
         calm.text(record.number, "yes")
         await _until(lambda: socket.sent)

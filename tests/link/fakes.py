@@ -19,14 +19,22 @@ from jupyter_agents.link.relay import Relay
 Sent = tuple[str, int, Any]
 
 
+def head(kind: int, number: int, payload_bytes: int) -> bytes:
+    """Nine bytes that go before a payload of so many bytes."""
+    return struct.pack(">IBI", payload_bytes + 5, kind, number)
+
+
 class FakeSocket:
     """A client's socket."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
+        self.outlet = self
 
     def send(self, message: Any) -> None:
         self.calls.append(("send", message))
+
+    send_now = send
 
     def close(self, code: int, reason: str) -> None:
         self.calls.append(("close", code, reason))

@@ -117,9 +117,9 @@ def test_message_that_was_not_read_comes_again(scene):
     kernel = Kernel(scene, "one")
     record = accepted(scene, kernel)
     for text in (b"1", b"2"):
-        scene.relay.text(record, text)
+        scene.relay.take(record, Kind.TEXT, text)
     kernel.lose_link()
-    scene.relay.text(record, b"3")
+    scene.relay.take(record, Kind.TEXT, b"3")
     assert Kernel(scene, "two").begin_all() == [b"1", b"2", b"3"]
 
 
@@ -128,7 +128,7 @@ def test_message_that_was_begun_does_not_come_again(scene):
     kernel = Kernel(scene, "one")
     record = accepted(scene, kernel)
     for text in (b"1", b"2", b"3"):
-        scene.relay.text(record, text)
+        scene.relay.take(record, Kind.TEXT, text)
     kernel.read()
     kernel.begin(record.number)
     kernel.begin(record.number)
@@ -141,7 +141,7 @@ def test_message_that_has_not_ended_comes_again_where_that_is_chosen(scene):
     kernel = Kernel(scene, "one", late=True)
     record = accepted(scene, kernel)
     for text in (b"1", b"2"):
-        scene.relay.text(record, text)
+        scene.relay.take(record, Kind.TEXT, text)
     kernel.read()
     kernel.begin(record.number)
     ordinal, _, _ = kernel.begin(record.number)
@@ -154,7 +154,7 @@ def test_client_that_goes_right_after_it_sent_is_not_forgotten(scene):
     """Its message and the news of its end outlive the kernel that had not begun with them."""
     kernel = Kernel(scene, "one")
     record = accepted(scene, kernel)
-    scene.relay.text(record, b"last")
+    scene.relay.take(record, Kind.TEXT, b"last")
     scene.relay.closed(record, 1000, "bye", True)
     kernel.lose_link()
     successor = Kernel(scene, "two")
@@ -191,9 +191,9 @@ def test_client_waits_while_its_agent_has_much_to_do(scene):
     kernel = Kernel(scene, "one")
     record = accepted(scene, kernel)
     record.socket.take()
-    scene.relay.text(record, b"x" * 900)
+    scene.relay.take(record, Kind.TEXT, b"x" * 900)
     assert record.socket.take() == []
-    scene.relay.text(record, b"y" * 900)
+    scene.relay.take(record, Kind.TEXT, b"y" * 900)
     assert record.socket.take() == [("pause",)]
     kernel.read()
     assert record.socket.take() == []
@@ -208,7 +208,7 @@ def test_busy_agent_that_keeps_pace_makes_nobody_wait(scene):
     record = accepted(scene, kernel)
     record.socket.take()
     for _ in range(50):
-        scene.relay.text(record, b"x" * 300)
+        scene.relay.take(record, Kind.TEXT, b"x" * 300)
         kernel.begin_all()
     assert record.socket.take() == []
     assert len(record.kept) == 1
@@ -223,7 +223,7 @@ def test_much_of_others_makes_a_client_wait_for_its_own(scene):
     records = [accepted(scene, kernel) for _ in range(3)]
     for record in records:
         record.socket.take()
-        scene.relay.text(record, b"x" * 600)
+        scene.relay.take(record, Kind.TEXT, b"x" * 600)
     assert [r.socket.take() for r in records] == [[], [], [("pause",)]]
     kernel.read()
     kernel.begin(records[2].number)
@@ -235,11 +235,11 @@ def test_kernel_that_goes_lets_waiting_clients_speak(scene):
     """Parked, a client that had to wait is read again: 1013 tells it when too much waits."""
     kernel = Kernel(scene, "one")
     record = accepted(scene, kernel)
-    scene.relay.text(record, b"x" * 2000)
+    scene.relay.take(record, Kind.TEXT, b"x" * 2000)
     record.socket.take()
     kernel.lose_link()
     assert record.socket.take() == [("resume",)]
-    scene.relay.text(record, b"y")
+    scene.relay.take(record, Kind.TEXT, b"y")
     [(what, code, _)] = record.socket.take()
     assert (what, code) == ("close", 1013)
 
@@ -248,11 +248,11 @@ def test_taken_over_messages_stay_with_the_old_kernel(scene):
     """A kernel that lives on has what it was sent; the one that takes over gets what follows."""
     old = Kernel(scene, "one")
     record = accepted(scene, old)
-    scene.relay.text(record, b"old")
+    scene.relay.take(record, Kind.TEXT, b"old")
     new = scene.host("k2")
     new.ledger = Marks(bytearray(8 * MARK_BYTES))
     assert "error" not in new.serve(session="two", takeover=True)
-    scene.relay.text(record, b"new")
+    scene.relay.take(record, Kind.TEXT, b"new")
     assert [value for kind, _, value in new.take() if kind == "TEXT"] == [b"new"]
 
 
@@ -263,11 +263,11 @@ def test_host_without_a_mark_for_it_gets_everything_once(scene):
     kernel.connect(slots=1)
     first, second = scene.open(), scene.open()
     for record in (first, second):
-        scene.relay.text(record, b"x")
+        scene.relay.take(record, Kind.TEXT, b"x")
     assert (len(first.kept), len(second.kept)) == (1, 0)
     assert "error" not in kernel.host.serve(session=kernel.session, marks=False)
     third = scene.open()
-    scene.relay.text(third, b"x")
+    scene.relay.take(third, Kind.TEXT, b"x")
     assert len(third.kept) == 1
 
 
@@ -275,7 +275,7 @@ def test_settled_frames_of_a_stranger_settle_nothing(scene):
     """A host speaks of its own connections only, and of what was sent to them."""
     kernel = Kernel(scene, "one", late=True)
     record = accepted(scene, kernel)
-    scene.relay.text(record, b"x")
+    scene.relay.take(record, Kind.TEXT, b"x")
     stranger = scene.host("k2")
     stranger.says(Kind.SETTLED, 1, pack_settled([(record.number, 1, 1)]))
     assert len(record.kept) == 1
@@ -288,14 +288,14 @@ def test_returning_host_goes_on_where_it_was(scene):
     kernel = Kernel(scene, "one")
     record = accepted(scene, kernel)
     for text in (b"1", b"2"):
-        scene.relay.text(record, text)
+        scene.relay.take(record, Kind.TEXT, text)
     kernel.read()
     kernel.begin(record.number)
-    scene.relay.text(record, b"3")
+    scene.relay.take(record, Kind.TEXT, b"3")
     kernel.lose_link()
-    scene.relay.text(record, b"4")
+    scene.relay.take(record, Kind.TEXT, b"4")
     kernel.connect()
-    scene.relay.text(record, b"5")
+    scene.relay.take(record, Kind.TEXT, b"5")
     assert record.host is None
     assert kernel.begin_all() == [b"2"]
     assert record.host is kernel.host
@@ -307,7 +307,7 @@ def test_what_ended_while_the_link_was_broken_is_settled_on_return(scene):
     kernel = Kernel(scene, "one", late=True)
     record = accepted(scene, kernel)
     for text in (b"1", b"2", b"3"):
-        scene.relay.text(record, text)
+        scene.relay.take(record, Kind.TEXT, text)
     kernel.read()
     kernel.begin(record.number)
     kernel.begin(record.number)
@@ -323,7 +323,7 @@ def test_returning_host_that_forgot_is_given_the_connection_anew(scene):
     """A host may say that it knows nothing of it: then it gets all that is kept."""
     kernel = Kernel(scene, "one")
     record = accepted(scene, kernel)
-    scene.relay.text(record, b"1")
+    scene.relay.take(record, Kind.TEXT, b"1")
     kernel.lose_link()
     kernel.connect()
     kernel.host.take()
@@ -403,7 +403,7 @@ class Messages(RuleBasedStateMachine):
         for record in self.records[index : index + 1]:
             for _ in range(count if record.gone is None else 0):
                 self.sent[record.number] += 1
-                self.scene.relay.text(record, b"%d" % self.sent[record.number])
+                self.scene.relay.take(record, Kind.TEXT, b"%d" % self.sent[record.number])
 
     @rule(index=st.integers(0, 3))
     def client_goes(self, index):
@@ -458,7 +458,7 @@ class Messages(RuleBasedStateMachine):
     @invariant()
     def books_are_right(self):
         records = self.scene.relay.records.values()
-        assert self.scene.relay._inbound._bytes == sum(r.kept_bytes for r in records)
+        assert self.scene.relay._inbound._bytes == sum(r.set_aside for r in records)
         for record in records:
             assert record.kept_bytes == sum(len(p) + 64 for _, p in record.kept.values())
 

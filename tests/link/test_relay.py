@@ -47,9 +47,9 @@ def opened(number, name="lobby", resumed=False, attached=None, **more):
 def test_open_talk_close(scene, host):
     """A connection is opened, its messages pass in order, its end is told, and it is forgotten."""
     record = scene.open(uri="u")
-    scene.relay.text(record, b"hi")
-    scene.relay.binary(record, b"\0")
-    scene.relay.text(record, b"")
+    scene.relay.take(record, Kind.TEXT, b"hi")
+    scene.relay.take(record, Kind.BINARY, b"\0")
+    scene.relay.take(record, Kind.TEXT, b"")
     scene.relay.closed(record, 4000, "bye", True)
     assert host.take() == [
         opened(1, uri="u"),
@@ -257,7 +257,7 @@ def test_takeover(scene, host):
     ]
     host.says(Kind.TEXT, 1, b"from the past")
     assert ("send", (b"from the past", False, False)) not in record.socket.take()
-    scene.relay.text(waiting, b"x")
+    scene.relay.take(waiting, Kind.TEXT, b"x")
     assert (host.take(), other.take()) == ([], [("TEXT", 2, b"x")])
 
 
@@ -302,9 +302,9 @@ def test_park_and_resume(scene, host):
     host.says(Kind.ATTACH, 2, {"state": "not accepted yet"})
     host.take()
     scene.relay.host_left(host, 5.0)
-    scene.relay.text(record, b"one")
-    scene.relay.binary(record, b"two")
-    scene.relay.text(half_open, b"three")
+    scene.relay.take(record, Kind.TEXT, b"one")
+    scene.relay.take(record, Kind.BINARY, b"two")
+    scene.relay.take(half_open, Kind.TEXT, b"three")
     assert host.take() == []
     again = scene.host("k1")
     again.serve()
@@ -316,7 +316,7 @@ def test_park_and_resume(scene, host):
         ("OPEN", 2, {**opened(2)[2], "id": "new"}),
         ("TEXT", 2, b"three"),
     ]
-    scene.relay.text(record, b"four")
+    scene.relay.take(record, Kind.TEXT, b"four")
     assert again.take() == [("TEXT", 1, b"four")]
 
 
@@ -324,7 +324,7 @@ def test_open_while_parked(scene, host):
     """A client that comes while the kernel is away waits, and is opened as new."""
     scene.relay.host_left(host, 0.0)
     record = scene.open()
-    scene.relay.text(record, b"early")
+    scene.relay.take(record, Kind.TEXT, b"early")
     host.serve()
     assert host.take() == [opened(1), ("TEXT", 1, b"early")]
 
@@ -335,9 +335,9 @@ def test_gone_while_parked(scene, host):
     host.accept(1)
     host.take()
     scene.relay.host_left(host, 0.0)
-    scene.relay.text(record, b"last")
+    scene.relay.take(record, Kind.TEXT, b"last")
     scene.relay.closed(record, 4000, "bye", True)
-    scene.relay.text(record, b"after the end")
+    scene.relay.take(record, Kind.TEXT, b"after the end")
     assert scene.relay.records
     host.serve()
     assert host.take() == [
@@ -389,12 +389,12 @@ def test_too_much_waits_for_one(scene, host):
     scene.relay.host_left(host, 0.0)
     one.socket.take()
     other.socket.take()
-    scene.relay.text(one, b"x" * 136)
+    scene.relay.take(one, Kind.TEXT, b"x" * 136)
     assert one.socket.take() == []
-    scene.relay.text(one, b"")
+    scene.relay.take(one, Kind.TEXT, b"")
     [(what, code, _)] = one.socket.take()
     assert (what, code) == ("close", 1013)
-    scene.relay.text(other, b"x")
+    scene.relay.take(other, Kind.TEXT, b"x")
     assert other.socket.take() == []
     assert ("drop", scene.events[-1][1])[0] == scene.events[-1][0]
 
@@ -405,17 +405,17 @@ def test_too_much_waits_in_all(scene, host):
     scene.relay.host_left(host, 0.0)
     for record in records:
         record.socket.take()
-        scene.relay.text(record, b"x" * 36)
+        scene.relay.take(record, Kind.TEXT, b"x" * 36)
     assert [record.socket.take() for record in records] == [[], [], []]
-    scene.relay.text(records[0], b"x")
+    scene.relay.take(records[0], Kind.TEXT, b"x")
     assert records[0].socket.take()[0][1] == 1013
     scene.relay.closed(records[0], 1013, "", True)
-    scene.relay.text(records[1], b"x")
+    scene.relay.take(records[1], Kind.TEXT, b"x")
     assert records[1].socket.take() == []
     host.serve()
     scene.relay.host_left(host, 0.0)
     records[1].socket.take()
-    scene.relay.text(records[1], b"x" * 100)
+    scene.relay.take(records[1], Kind.TEXT, b"x" * 100)
     assert records[1].socket.take() == []
 
 
@@ -448,7 +448,7 @@ def test_ends_after_the_grace(scene, host):
     for record in (gone, open_still):
         host.accept(record.number)
     scene.relay.host_left(host, 0.0)
-    scene.relay.text(gone, b"x")
+    scene.relay.take(gone, Kind.TEXT, b"x")
     scene.relay.closed(gone, 1000, "", True)
     scene.relay.tick(10.0)
     assert list(scene.relay.records) == [open_still.number]
@@ -457,7 +457,7 @@ def test_ends_after_the_grace(scene, host):
     host.serve()
     scene.relay.host_left(host, 0.0)
     for _ in range(3):
-        scene.relay.text(scene.open(), b"x" * 30)
+        scene.relay.take(scene.open(), Kind.TEXT, b"x" * 30)
     assert len(scene.relay.records) == 3
 
 
@@ -553,7 +553,7 @@ def test_connections_are_limited(scene, host):
     records = [scene.open() for _ in range(5)]
     late = scene.open()
     assert late.socket.take() == [("close", 1013, "Try again later")]
-    scene.relay.text(late, b"x")
+    scene.relay.take(late, Kind.TEXT, b"x")
     scene.relay.closed(late, 1013, "", True)
     assert len([f for f in host.take() if f[0] == "OPEN"]) == 5
     scene.relay.closed(records[0], 1000, "", True)
@@ -666,7 +666,7 @@ class AnyCourse(RuleBasedStateMachine):
             if ("close", 1013, "The agent is away, too much is waiting") in client.socket.calls:
                 return
             self.sent[client.number] += 1
-            self.relay.text(client, b"%d" % self.sent[client.number])
+            self.relay.take(client, Kind.TEXT, b"%d" % self.sent[client.number])
 
     @rule(client=consumes(clients))
     def client_goes(self, client):
@@ -736,7 +736,7 @@ class AnyCourse(RuleBasedStateMachine):
         records = list(self.relay.records.values())
         news = 64 + 3  # that a client is gone is kept in any case
         owed = sum(r.gone is not None for r in records)
-        assert self.relay._inbound._bytes == sum(r.kept_bytes for r in records)
+        assert self.relay._inbound._bytes == sum(r.set_aside for r in records)
         assert self.relay._inbound._bytes <= 4000 + news * owed
         assert len(self.relay._owed) == owed
         for record in records:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from jupyter_agents.link.frames import (
     FrameReader,
     Kind,
-    head,
     pack_numbers,
     pack_object,
     pack_with_object,
+    packed,
     unpack_object,
     unpack_with_object,
 )
@@ -203,7 +203,7 @@ class FakeHost(Speaks, Hears):
         return unpack_object(payload)
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
-        self.writer.write(head(kind, number, len(payload)) + payload)
+        self.writer.writelines(packed([(kind, number, payload)]))
 
     async def hung_up(self) -> None:
         """Wait until the server has closed the link."""

@@ -21,6 +21,8 @@ class FakeProtocol:
     def send(self, message):
         self.calls.append(("send", message.payload, message.binary))
 
+    send_now = send
+
     def close(self, code, reason):
         self.calls.append(("close", code, reason))
 

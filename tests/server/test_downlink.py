@@ -17,11 +17,12 @@ import pytest
 
 from jupyter_agents.errors import LinkRefused, LinkVersionMismatch
 from jupyter_agents.link import handshake
-from jupyter_agents.link.frames import Kind, head, pack_object
+from jupyter_agents.link.frames import Kind, pack_object
 from jupyter_agents.server import downlink as module
 from jupyter_agents.server.door import Door
 from jupyter_agents.server.downlink import ENVIRONMENT, Downlink, HostLink, sweep
 from jupyter_agents.server.limits import Limits
+from tests.link.fakes import head
 from tests.server.fake_host import KERNEL, KEY, LIMIT_S, NONCE, FakeHost, FakeKernels, linked
 
 needs_unix = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
@@ -399,7 +400,7 @@ async def test_trouble_with_one_frame_is_logged(folder, monkeypatch, caplog):
         relay = link.door.relay
         real = relay.host_frame
 
-        def fails_once(port, frame):
+        def fails_once(port, frame, alone):
             monkeypatch.setattr(relay, "host_frame", real)
             raise RuntimeError("a bug of ours")
 
@@ -472,6 +473,7 @@ async def test_slow_kernel_has_its_clients_wait(folder, eventually):
 class _FakeSocket:
     def __init__(self):
         self.calls = []
+        self.outlet = self
 
     def pause(self):
         self.calls.append("pause")
@@ -484,6 +486,8 @@ class _FakeSocket:
 
     def send(self, message):
         self.calls.append(("send", message.payload))
+
+    send_now = send
 
 
 # -- coming and going --------------------------------------------------------------------------

@@ -293,12 +293,9 @@ class Sock:
     def __init__(self, agent, **counts):
         none = dict.fromkeys(("messages_in", "messages_out", "bytes_in", "bytes_out"), 0)
         self.record = SimpleNamespace(agent=agent)
-        self.protocol = SimpleNamespace(
+        self.outlet = SimpleNamespace(
             **{**none, "queued_bytes": 0, "round_trip_s": None, **counts}
         )
-
-    def send(self, message):
-        pass
 
     def resume(self):
         pass

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jupyter_agents.errors import RemoteProtocolError
-from jupyter_agents.websocket.conversation import Conversation, SocketOptions
+from jupyter_agents.websocket.conversation import Conversation
 from jupyter_agents.websocket.frames import CLOSE, PING, PONG, TEXT, close_payload, encode_frame
+from jupyter_agents.websocket.options import SocketOptions
 from jupyter_agents.websocket.outbox import Flusher, Message
 from tests.websocket.test_frames import client_frame
 
