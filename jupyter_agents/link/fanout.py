@@ -28,7 +28,7 @@ _REMEMBERED = 200_000
 """Recipients of all remembered lists together; some 60 bytes each."""
 
 
-def _send_to_all(crowd: Crowd, message: Any) -> None:
+def _send_to_all(crowd: Crowd, message: Any, is_last: bool) -> None:
     for outlet in crowd:
         outlet.send(message)
 
@@ -45,7 +45,7 @@ class FanOut:
     join : callable, optional
         Makes one thing to send of several wrapped messages; None sends each by itself.
     spread : callable, optional
-        ``(outlets, message)``: sends the last message of a read to many. None: as any other.
+        ``(outlets, message, is_last)``: sends a message to many; nothing follows the last.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class FanOut:
         records: Mapping[int, ConnectionRecord],
         wrap: Callable[[bytes, bool, bool], Any],
         join: Callable[[list[Any]], Any] | None = None,
-        spread: Callable[[Crowd, Any], None] | None = None,
+        spread: Callable[[Crowd, Any, bool], None] | None = None,
     ) -> None:
         self._records = records
         self._wrap = wrap
@@ -76,7 +76,7 @@ class FanOut:
     def release(self) -> None:
         """Send what was gathered: the read is over."""
         self._is_held = False
-        self.deliver(self._spread)
+        self.deliver(is_last=True)
 
     def take(
         self, host: HostPort, recipients: int, payload: bytes, *, binary: bool, replaceable: bool
@@ -92,12 +92,10 @@ class FanOut:
         message = self._wrap(body, binary, replaceable)
         self._bytes += len(body)
         self.gathered.append(message)
-        if not self._is_held:
-            self.deliver(self._spread)
-        elif replaceable:
-            self.deliver()
+        if replaceable or not self._is_held:
+            self.deliver(is_last=not self._is_held)
 
-    def deliver(self, send_to: Callable[[Crowd, Any], None] = _send_to_all) -> None:
+    def deliver(self, *, is_last: bool = False) -> None:
         """Send what was gathered before anything else is sent."""
         if not self.gathered:
             return
@@ -105,7 +103,7 @@ class FanOut:
         join = self._join
         message = gathered[0] if len(gathered) == 1 or join is None else join(gathered)
         crowd, self._crowd = self._crowd, {}  # who leaves now is not held until the next one
-        send_to(crowd, message)
+        self._spread(crowd, message, is_last)
 
     def forget(self) -> None:
         """Who belongs to which host has changed: look everybody up again."""

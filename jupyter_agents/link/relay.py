@@ -80,7 +80,7 @@ class Relay:
         limits: RelayLimits | None = None,
         on_event: Callable[[str, dict[str, Any]], None] | None = None,
         join: Callable[[list[Any]], Any] | None = None,
-        spread: Callable[[Any, Any], None] | None = None,
+        spread: Callable[[Any, Any, bool], None] | None = None,
     ) -> None:
         self._wrap = wrap
         self.limits = limits or RelayLimits()

@@ -17,7 +17,7 @@ from tornado.ioloop import IOLoop
 from jupyter_agents.websocket.frames import BINARY, TEXT, encode_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from jupyter_agents.websocket.frames import Deflate
 
@@ -238,6 +238,7 @@ class Flusher:
     def __init__(self, slice_size: int = 128) -> None:
         self._slice_size = slice_size
         self._marked: deque[Flushable] = deque()
+        self._crowd: deque[Flushable] = deque()
         self._is_scheduled = self._was_scheduled = False
         self.spreading: Spread | None = None
         """What some have got of those to whom `spread` sends it, and others have not."""
@@ -267,38 +268,59 @@ class Flusher:
         if self.is_behind and not self._is_scheduled:
             self._schedule()
 
-    def spread(self, sockets: Mapping[Flushable, None], message: Message | Bundle) -> None:
-        """Send the last message of a read to many: to a slice at once, to the rest turn by turn.
+    def spread(
+        self, sockets: Mapping[Flushable, None], message: Message | Bundle, is_last: bool = True
+    ) -> None:
+        """Send a message to many: to a slice of them at once, to the others turn by turn.
 
-        Whoever sends to one of them meanwhile calls `settle` first.
+        Where nothing can share a write with it, as it is the last of a read, it needs no queue.
+        Whoever sends to one of these sockets meanwhile calls `settle` first.
         """
-        if self.spreading is not None:
+        if len(sockets) > self._slice_size:
             self.settle()
-        self._spread_on(Spread(sockets, message))
-        if self.spreading is not None and not self._is_scheduled:
-            self._schedule()
+            self._spread_on(Spread(sockets, message))
+            if self.spreading is not None and not self._is_scheduled:
+                self._schedule()
+        elif is_last:
+            self._write_to(sockets, message)
+        else:
+            for socket in sockets:
+                socket.send(message)
 
     def settle(self) -> None:
-        """Queue what is being spread, for those who have yet to get it: nothing overtakes it."""
+        """Queue what is being spread, for those who have yet to get it: nothing overtakes it.
+
+        They are written behind everybody else: others are not to wait for a large room.
+        """
         spreading, self.spreading = self.spreading, None
-        if spreading is not None:
-            for socket in spreading.untold:
-                socket.send(spreading.message)
+        if spreading is None:
+            return
+        self._marked, self._crowd = self._crowd, self._marked
+        for socket in spreading.untold:
+            socket.send(spreading.message)
+        self._marked, self._crowd = self._crowd, self._marked
 
     def _spread_on(self, spreading: Spread) -> None:
         self.spreading = None  # none of those that are written now has to settle
-        for socket in islice(spreading.untold, self._slice_size):
-            try:
-                socket.send_now(spreading.message)
-            except Exception:
-                self._cut(socket)
+        self._write_to(islice(spreading.untold, self._slice_size), spreading.message)
         spreading.left -= self._slice_size
         if spreading.left > 0:
             self.spreading = spreading
 
+    def _write_to(self, sockets: Iterable[Flushable], message: Message | Bundle) -> None:
+        for socket in sockets:
+            try:
+                socket.send_now(message)
+            except Exception:
+                self._cut(socket)
+
     def flush(self) -> None:
-        """Write one slice."""
-        marked = self._marked
+        """Write one slice, and one of a large room."""
+        self._flush(self._marked)
+        if self._crowd:
+            self._flush(self._crowd)
+
+    def _flush(self, marked: deque[Flushable]) -> None:
         for _ in range(min(self._slice_size, len(marked))):
             socket = marked.popleft()
             try:
@@ -359,7 +381,7 @@ class Flusher:
     @property
     def is_behind(self) -> bool:
         """Whether something is left to be written."""
-        return bool(self._marked) or self.spreading is not None
+        return bool(self._marked or self._crowd) or self.spreading is not None
 
 
 class Transport(Protocol):

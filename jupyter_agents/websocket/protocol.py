@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 _READ_BYTES = 64 * 1024
+_LONG_READ_BYTES = 256 * 1024
+"""After a read that was full: much is on its way, and each read costs a turn."""
 _NO_LINGER = struct.pack("ii", 1, 0)
 # Windows refuses very large sends instead of taking a part of them; Tornado's stream cuts them.
 _MAY_SEND_DIRECTLY = sys.platform != "win32"
@@ -248,13 +250,14 @@ class SocketTransport:
     Per message it saves the futures and buffers of a stream, and per idle connection the stream.
     """
 
-    __slots__ = ("_is_reading", "_loop", "_owner", "_rest", "_socket")
+    __slots__ = ("_is_reading", "_loop", "_owner", "_read_bytes", "_rest", "_socket")
 
     def __init__(self, owner: Conversation, own: socket.socket) -> None:
         self._owner = owner
         self._socket = own
         self._loop = get_running_loop()
         self._is_reading = False
+        self._read_bytes = _READ_BYTES
         self._rest: bytes | memoryview = b""
 
     def write(self, data: bytes) -> int:
@@ -300,12 +303,13 @@ class SocketTransport:
 
     def _on_readable(self) -> None:
         try:
-            data = self._socket.recv(_READ_BYTES)
+            data = self._socket.recv(self._read_bytes)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             data = b""
         if data:
+            self._read_bytes = _READ_BYTES if len(data) < _READ_BYTES else _LONG_READ_BYTES
             self._owner.data_received(data)
         else:
             self.close()
