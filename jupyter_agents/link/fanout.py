@@ -1,15 +1,17 @@
-"""A host's broadcasts, to the sockets they are meant for. Pure; part of the relay.
+"""A host's messages, to the sockets they are meant for. Pure; part of the relay.
 
 Who belongs to a list of numbers is looked up once, and remembered until a record comes, goes or
-changes hosts. Broadcasts to the same recipients that one read of a link brings, one behind the
+changes hosts. Messages to the same recipients that one read of a link brings, one behind the
 other, are handed to each socket as one: that is what makes a burst cheap. The last of a read is
-*spread*: it is written at once, as nothing follows that it could share a write with.
+written at once, as nothing follows that it could share a write with.
 """
 
 from __future__ import annotations
 
 import struct
 from typing import TYPE_CHECKING, Any
+
+from jupyter_agents.link.frames import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +26,9 @@ __all__ = ["FanOut"]
 _JOINED_BYTES = 64 * 1024
 """Past it the next message is not joined to those before: a full queue refuses a whole one."""
 
+_STATE = int(Kind.STATE_MANY)
+_BINARIES = (int(Kind.BINARY), int(Kind.BINARY_MANY))
+
 _REMEMBERED = 200_000
 """Recipients of all remembered lists together; some 60 bytes each."""
 
@@ -34,7 +39,7 @@ def _send_to_all(crowd: Crowd, message: Any, is_last: bool) -> None:
 
 
 class FanOut:
-    """Sends what goes to many.
+    """Sends what a host says to its clients.
 
     Parameters
     ----------
@@ -43,7 +48,7 @@ class FanOut:
     wrap : callable
         See Relay.
     join : callable, optional
-        Makes one thing to send of several wrapped messages; None sends each by itself.
+        ``(payloads, binary)`` → one thing to send of several messages; None sends each by itself.
     spread : callable, optional
         ``(outlets, message, is_last)``: sends a message to many; nothing follows the last.
     """
@@ -52,7 +57,7 @@ class FanOut:
         self,
         records: Mapping[int, ConnectionRecord],
         wrap: Callable[[bytes, bool, bool], Any],
-        join: Callable[[list[Any]], Any] | None = None,
+        join: Callable[[list[bytes], bool], Any] | None = None,
         spread: Callable[[Crowd, Any, bool], None] | None = None,
     ) -> None:
         self._records = records
@@ -61,48 +66,68 @@ class FanOut:
         self._spread = spread or _send_to_all
         self._crowds: dict[tuple[HostPort, bytes], Crowd] = {}
         self._remembered = 0
-        self._is_held = False
-        self._crowd: Crowd = {}
+        self.is_held = False
+        """Whether messages to the same recipients are gathered."""
+        self.gathered: list[bytes] = []
+        """Those that wait for more of them, or for `deliver`."""
         self._host: HostPort | None = None
-        self._numbers = b""
+        self._to: int | bytes | None = None
+        self._kind = 0
+        self._crowd: Crowd = {}
         self._bytes = 0
-        self.gathered: list[Any] = []
-        """Messages to the same recipients that wait for more of them, or for `deliver`."""
 
     def hold(self) -> None:
         """Gather what goes to the same recipients from now on: `release` follows."""
-        self._is_held = self._join is not None
+        self.is_held = self._join is not None
 
     def release(self) -> None:
         """Send what was gathered: the read is over."""
-        self._is_held = False
+        self.is_held = False
         self.deliver(is_last=True)
 
-    def take(
-        self, host: HostPort, recipients: int, payload: bytes, *, binary: bool, replaceable: bool
-    ) -> None:
+    def one(self, host: HostPort, kind: int, number: int, payload: bytes) -> None:
+        """Send one message to one connection."""
+        if number == self._to and kind == self._kind and host is self._host:
+            self.gathered.append(payload)  # as `_add`; most of what is sent in bursts comes here
+            self._bytes += len(payload)
+            if self._bytes >= _JOINED_BYTES:
+                self.deliver()
+            return
+        self.deliver()
+        record = self._records.get(number)
+        if record is not None and record.host is host:
+            self._crowd = {record.socket.outlet: None}
+            self._host, self._to, self._kind = host, number, kind
+            self._add(payload)
+
+    def many(self, kind: int, host: HostPort, recipients: int, payload: bytes) -> None:
         """Send one message to many; struct.error when the list of them is cut off."""
         end = 4 * recipients
         numbers, body = payload[:end], payload[end:]
-        is_more = numbers == self._numbers and host is self._host and not replaceable
-        if not (self.gathered and is_more and self._bytes < _JOINED_BYTES):
+        if not (numbers == self._to and kind == self._kind and host is self._host):
             self.deliver()
             self._crowd = self._crowd_of(host, numbers, recipients)
-            self._host, self._numbers, self._bytes = host, numbers, 0
-        message = self._wrap(body, binary, replaceable)
-        self._bytes += len(body)
-        self.gathered.append(message)
-        if replaceable or not self._is_held:
-            self.deliver(is_last=not self._is_held)
+            self._host, self._to, self._kind = host, numbers, kind
+        self._add(body)
+
+    def _add(self, payload: bytes) -> None:
+        self.gathered.append(payload)
+        self._bytes += len(payload)
+        if self._bytes >= _JOINED_BYTES or self._kind == _STATE or not self.is_held:
+            self.deliver(is_last=not self.is_held)
 
     def deliver(self, *, is_last: bool = False) -> None:
         """Send what was gathered before anything else is sent."""
         if not self.gathered:
             return
         gathered, self.gathered = self.gathered, []
-        join = self._join
-        message = gathered[0] if len(gathered) == 1 or join is None else join(gathered)
+        self._to, self._bytes = None, 0
         crowd, self._crowd = self._crowd, {}  # who leaves now is not held until the next one
+        binary = self._kind in _BINARIES
+        if len(gathered) == 1 or self._join is None:
+            message = self._wrap(gathered[0], binary, self._kind == _STATE)
+        else:
+            message = self._join(gathered, binary)
         self._spread(crowd, message, is_last)
 
     def forget(self) -> None:

@@ -93,14 +93,19 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _SETTLED = struct.Struct(">IQI")
 
 
-def packed(frames: Iterable[Frame]) -> Iterable[bytes]:
+def packed(frames: Sequence[Frame]) -> Iterable[bytes]:
     """What to write for these frames, in order: small ones joined, large payloads as they are.
 
     Joining a large one would copy it once more.
     """
+    # Every message passes here, on both ends; mostly by itself, or with many.
+    if len(frames) == 1:
+        kind, number, payload = frames[0]
+        start = _pack_head(len(payload) + _AFTER_LENGTH, kind, number)
+        return (start, payload) if len(payload) >= APART_BYTES else (start + payload,)
     pieces: list[bytes] = []
     has_large = False
-    for kind, number, payload in frames:  # every message passes here, on both ends
+    for kind, number, payload in frames:
         size = len(payload)
         pieces += _pack_head(size + _AFTER_LENGTH, kind, number), payload
         if size >= APART_BYTES:
@@ -208,8 +213,12 @@ class FrameReader:
 
     def filled(self, count: int) -> list[Frame]:
         """Take note of `count` new bytes; returns the frames that are whole now, in order."""
-        frames: list[Frame] = []
         view, end, start = self._view, self._end + count, 0
+        if end == count and HEAD_BYTES <= end <= _SMALL_BYTES:
+            length, kind, number = _read_head(view)
+            if length + 4 == end and length <= self._max_length:
+                return [(kind, number, bytes(view[HEAD_BYTES:end]))]  # a whole one by itself
+        frames: list[Frame] = []
         # One copy of many small frames, and slices of that, is faster than a copy of each.
         is_small = end <= _SMALL_BYTES
         source = bytes(view[:end]) if is_small else view

@@ -9,7 +9,6 @@ docs/decisions/0004-redelivery.md.
 
 from __future__ import annotations
 
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.link.frames import Kind, unpack_settled
@@ -205,8 +204,12 @@ class Inbound:
         if begun >= record.last:
             self.clear(record)
         elif begun:
-            for ordinal in list(takewhile(lambda one: one <= begun, record.kept)):
-                self._drop(record, ordinal)
+            kept, freed = record.kept, 0
+            for ordinal in range(next(iter(kept), begun), begun + 1):
+                entry = kept.pop(ordinal, None)
+                if entry is not None:
+                    freed += len(entry[1]) + _ENTRY_BYTES
+            record.room += freed
 
     def clear(self, record: ConnectionRecord) -> None:
         """Forget everything that is kept of a connection."""

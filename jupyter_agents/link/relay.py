@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["Relay"]
 
 _TEXT, _BINARY = int(Kind.TEXT), int(Kind.BINARY)
-_GATHERED = (int(Kind.TEXT_MANY), int(Kind.BINARY_MANY))
+_LAST_MESSAGE = int(Kind.STATE_MANY)
 _CLOSED = struct.Struct(">HB")
 
 
@@ -65,9 +65,7 @@ class Relay:
         host, so that a broadcast is encoded once whatever the number of its recipients.
     limits : RelayLimits
         What is bounded.
-    join : callable, optional
-        Makes one of several wrapped messages to the same recipients. None: each is sent alone.
-    spread : callable, optional
+    join, spread : callable, optional
         See FanOut.
     on_event : callable, optional
         ``(kind, facts)`` after each change that an observer may show: ``serve``, ``withdraw``,
@@ -79,7 +77,7 @@ class Relay:
         wrap: Callable[[bytes, bool, bool], Any],
         limits: RelayLimits | None = None,
         on_event: Callable[[str, dict[str, Any]], None] | None = None,
-        join: Callable[[list[Any]], Any] | None = None,
+        join: Callable[[list[bytes], bool], Any] | None = None,
         spread: Callable[[Any, Any, bool], None] | None = None,
     ) -> None:
         self._wrap = wrap
@@ -96,9 +94,9 @@ class Relay:
         self._owed: set[int] = set()
         self._numbers = count(1)
         self.handlers: dict[int, Callable[[HostPort, int, bytes], None]] = {
-            Kind.TEXT_MANY: partial(self.fan_out.take, binary=False, replaceable=False),
-            Kind.BINARY_MANY: partial(self.fan_out.take, binary=True, replaceable=False),
-            Kind.STATE_MANY: partial(self.fan_out.take, binary=False, replaceable=True),
+            Kind.TEXT_MANY: partial(self.fan_out.many, Kind.TEXT_MANY),
+            Kind.BINARY_MANY: partial(self.fan_out.many, Kind.BINARY_MANY),
+            Kind.STATE_MANY: partial(self.fan_out.many, Kind.STATE_MANY),
             Kind.CLOSE: self._close,
             Kind.ATTACH: self._attach,
             Kind.HOLD: self._hold,
@@ -230,8 +228,8 @@ class Relay:
 
     # -- told by links -------------------------------------------------------------------------
 
-    def host_frame(self, host: HostPort, frame: Frame, *, alone: bool = False) -> None:
-        """One frame came from a host; `alone` when one read brought no other.
+    def host_frame(self, host: HostPort, frame: Frame) -> None:
+        """One frame came from a host.
 
         Raises
         ------
@@ -240,15 +238,14 @@ class Relay:
             socket does.
         """
         kind, number, payload = frame
-        if self.fan_out.gathered and kind not in _GATHERED:
-            self.fan_out.deliver()  # nothing overtakes a broadcast
         if _TEXT <= kind <= _BINARY:  # nearly all: no step more
-            record = self.records.get(number)
-            if record is not None and record.host is host:
-                outlet = record.socket.outlet
-                send = outlet.send_now if alone else outlet.send
-                send(self._wrap(payload, kind == _BINARY, False))
+            if self.fan_out.is_held:
+                self.fan_out.one(host, kind, number, payload)
+            elif (record := self.records.get(number)) is not None and record.host is host:
+                record.socket.outlet.send_now(self._wrap(payload, kind == _BINARY, False))
             return
+        if kind > _LAST_MESSAGE:
+            self.fan_out.deliver()  # nothing overtakes a message
         handler = self.handlers.get(kind)
         if handler is None:
             raise LinkError(f"A frame of unknown kind {kind} came from {host.id}")

@@ -158,28 +158,29 @@ class HostLink(asyncio.BufferedProtocol):
             self._shared.hide()  # it speaks, so it has mapped them
             self._shared = None
         if len(frames) == 1:
-            self._hand_on(frames[0], alone=True)
+            self._hand_on(frames)
             return
         flusher, fan_out = self._downlink.door.flusher, self._relay.fan_out
         flusher.hold()
         fan_out.hold()
         try:
-            for frame in frames:
-                self._hand_on(frame)
+            self._hand_on(frames)
         finally:
             try:
                 fan_out.release()
             finally:
                 flusher.release()  # or no socket of this server would be written any more
 
-    def _hand_on(self, frame: Frame, *, alone: bool = False) -> None:
-        try:
-            self._relay.host_frame(self, frame, alone=alone)
-        except LinkError:
-            raise
-        except Exception:
-            # One frame's trouble must not cost the kernel's other agents their link.
-            _log.exception("A frame of kind %d from kernel %s failed", frame[0], self.id)
+    def _hand_on(self, frames: list[Frame]) -> None:
+        take = self._relay.host_frame
+        for frame in frames:
+            try:
+                take(self, frame)
+            except LinkError:
+                raise
+            except Exception:
+                # One frame's trouble must not cost the kernel's other agents their link.
+                _log.exception("A frame of kind %d from kernel %s failed", frame[0], self.id)
 
     def _greet(self, frames: list[Frame]) -> None:
         for kind, _, payload in frames:

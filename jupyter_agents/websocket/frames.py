@@ -16,6 +16,7 @@ from __future__ import annotations
 import codecs
 import zlib
 from dataclasses import dataclass, replace
+from itertools import chain
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -179,19 +180,25 @@ class FrameParser:
             When the client broke a rule, with the close code that answers it: 1002, 1007 or 1009.
             Everything before it has been yielded; the parser must not be used any more.
         """
-        length = len(data) - _SHORT_HEAD
-        if (
-            0 <= length < _LENGTH_16
-            and data[1] == _MASKED + length
-            and data[0] == _WHOLE_TEXT
-            and length <= self._limit
-            and not (self._tail or self._opcode)
-        ):
-            # One short text and nothing else, as clients send it who wait for an answer.
-            payload = unmask(data[2:_SHORT_HEAD], data[_SHORT_HEAD:])
-            if payload.isascii():
-                return iter(((TEXT, payload),))
-        return self._frames(data)
+        if self._tail or self._opcode:
+            return self._frames(data)
+        # Short texts, one behind the other: nearly all that clients send, and no step more.
+        found: list[tuple[int, bytes]] = []
+        at, size, longest = 0, len(data), min(self._limit, _LENGTH_16 - 1)
+        while size - at >= _SHORT_HEAD and data[at] == _WHOLE_TEXT:
+            start = at + _SHORT_HEAD
+            length = data[at + 1] - _MASKED
+            end = start + length
+            if not 0 <= length <= longest or end > size:
+                break
+            payload = unmask(data[at + 2 : start], data[start:end])
+            if not payload.isascii():
+                break
+            found.append((TEXT, payload))
+            at = end
+        if at == size:
+            return iter(found)
+        return chain(found, self._frames(data[at:] if at else data))
 
     def _frames(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         if self._tail:

@@ -85,18 +85,22 @@ class Bundle:
 
     Parameters
     ----------
-    messages : list of Message
-        In order; none of them replaceable.
+    payloads : list of bytes
+        In order.
+    binary : bool
+        Of all of them, as `Message`'s.
     """
 
-    __slots__ = ("_deflated", "count", "frame", "messages")
+    __slots__ = ("_deflated", "binary", "count", "frame", "payloads")
 
     replaceable = False
 
-    def __init__(self, messages: list[Message]) -> None:
-        self.messages = messages
-        self.count = len(messages)
-        self.frame = b"".join([message.frame for message in messages])
+    def __init__(self, payloads: list[bytes], binary: bool = False) -> None:
+        self.payloads = payloads
+        self.binary = binary
+        self.count = len(payloads)
+        opcode = BINARY if binary else TEXT
+        self.frame = b"".join([encode_frame(payload, opcode) for payload in payloads])
         """Their uncompressed frames, one behind the other."""
         self._deflated: dict[Deflate, bytes] | None = None
 
@@ -108,8 +112,9 @@ class Bundle:
             self._deflated = {}
         frames = self._deflated.get(deflate)
         if frames is None:
-            parts = [message.frame_for(deflate) for message in self.messages]
-            frames = self._deflated[deflate] = b"".join(parts)
+            messages = [Message(payload, self.binary) for payload in self.payloads]
+            frames = b"".join([message.frame_for(deflate) for message in messages])
+            self._deflated[deflate] = frames
         return frames
 
 

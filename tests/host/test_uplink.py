@@ -57,8 +57,8 @@ class Peer:
         self.outlet = self
 
     def send(self, message):
-        bundled = getattr(message, "messages", (message,))  # what one read of the link brought
-        self.sent += [bytes(m[0] if isinstance(m, tuple) else m.payload) for m in bundled]
+        # one message, or several that one read of the link brought
+        self.sent += getattr(message, "payloads", None) or [message.payload]
 
     send_now = send
 

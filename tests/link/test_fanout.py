@@ -19,7 +19,7 @@ class JoiningScene(Scene):
 
     def __init__(self) -> None:
         super().__init__()
-        self.relay = Relay(self._wrap, None, self._event, join=list)
+        self.relay = Relay(self._wrap, None, self._event, join=lambda payloads, binary: payloads)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def heard(scene):
     """What each connection was sent since the last look: payloads, joined ones as a list."""
     return [
         [
-            [one[0] for one in call[1]] if isinstance(call[1], list) else call[1][0]
+            call[1] if isinstance(call[1], list) else call[1][0]
             for call in record.socket.take()
             if call[0] == "send"
         ]
@@ -54,6 +54,18 @@ def test_broadcasts_of_one_read_travel_as_one(scene):
     assert heard(scene) == [[[b"a", b"b", b"c"]], [], [[b"a", b"b", b"c"]]]
 
 
+def test_messages_to_one_travel_as_one(scene):
+    """So does what one connection gets, while it is of one kind and nothing comes between."""
+    scene.relay.fan_out.hold()
+    for kind, number, text in (
+        (Kind.TEXT, 1, b"a"), (Kind.TEXT, 1, b"b"), (Kind.TEXT, 2, b"c"), (Kind.TEXT, 1, b"d"),
+        (Kind.BINARY, 1, b"e"), (Kind.BINARY, 1, b"f"), (Kind.TEXT, 9, b"g"),
+    ):  # fmt: skip
+        scene.kernel.says(kind, number, text)
+    scene.relay.fan_out.release()
+    assert heard(scene) == [[[b"a", b"b"], b"d", [b"e", b"f"]], [b"c"], []]
+
+
 def test_alone_each_is_sent_at_once(scene):
     """Nothing waits for a release that nobody announced."""
     scene.kernel.broadcast(Kind.TEXT_MANY, b"a", 1)
@@ -64,7 +76,8 @@ def test_alone_each_is_sent_at_once(scene):
 def test_order_is_kept(scene):
     """Another message, other recipients, a state: none overtakes what was gathered before."""
     scene.relay.fan_out.hold()
-    scene.kernel.broadcast(Kind.TEXT_MANY, b"1", 1, 2)
+    scene.kernel.broadcast(Kind.TEXT_MANY, b"0", 1, 2)
+    scene.kernel.broadcast(Kind.BINARY_MANY, b"1", 1, 2)
     scene.kernel.broadcast(Kind.BINARY_MANY, b"2", 1, 2)
     scene.kernel.says(Kind.TEXT, 1, b"3")
     scene.kernel.broadcast(Kind.TEXT_MANY, b"4", 1, 2)
@@ -73,8 +86,8 @@ def test_order_is_kept(scene):
     scene.kernel.broadcast(Kind.TEXT_MANY, b"7", 1, 2, 3)
     scene.relay.fan_out.release()
     assert heard(scene) == [
-        [[b"1", b"2"], b"3", b"4", b"5", b"6", b"7"],
-        [[b"1", b"2"], b"4", b"5", b"6", b"7"],
+        [b"0", [b"1", b"2"], b"3", b"4", b"5", b"6", b"7"],
+        [b"0", [b"1", b"2"], b"4", b"5", b"6", b"7"],
         [b"5", b"6", b"7"],
     ]
 

@@ -43,16 +43,18 @@ class TestMessage:
 
 class TestBundle:
     def test_frames_lie_behind_each_other(self):
-        """Text and binary messages keep their frames and their order; each is counted."""
-        parts = [Message(b"one"), Message(b"\xff", binary=True), Message(b"three")]
-        bundle = Bundle(parts)
-        assert bundle.frame == b"".join(part.frame for part in parts)
-        assert (bundle.count, bundle.replaceable) == (3, False)
+        """Messages keep their frames and their order; each is counted."""
+        payloads = [b"one", b"x" * 200, b"three"]
+        for binary in (False, True):
+            bundle = Bundle(payloads, binary)
+            parts = [Message(payload, binary) for payload in payloads]
+            assert bundle.frame == b"".join(part.frame for part in parts)
+            assert (bundle.count, bundle.replaceable) == (3, False)
 
     def test_each_is_compressed_by_itself(self):
         """A socket that agreed on compression gets the same frames as without a bundle."""
         parts = [Message(b"small"), Message(b"x" * 5000)]
-        bundle, deflate = Bundle(parts), Deflate()
+        bundle, deflate = Bundle([part.payload for part in parts]), Deflate()
         assert bundle.frame_for(deflate) == b"".join(part.frame_for(deflate) for part in parts)
         assert bundle.frame_for(deflate) is bundle.frame_for(Deflate())
         assert bundle.frame_for(None) is bundle.frame
