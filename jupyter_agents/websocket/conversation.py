@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Callable, Iterator
 
+    from jupyter_agents.websocket.flusher import Flusher
     from jupyter_agents.websocket.frames import Deflate
     from jupyter_agents.websocket.options import SocketOptions
-    from jupyter_agents.websocket.outbox import Bundle, Flusher, Message, Transport
+    from jupyter_agents.websocket.outbox import Bundle, Message, Transport
 
 __all__ = ["Conversation", "Receiver"]
 

@@ -26,9 +26,10 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
 
 from jupyter_agents.websocket.conversation import Conversation, Receiver
+from jupyter_agents.websocket.flusher import Flusher
 from jupyter_agents.websocket.frames import Deflate, negotiate
 from jupyter_agents.websocket.options import SocketOptions
-from jupyter_agents.websocket.outbox import Bundle, Flusher, Message
+from jupyter_agents.websocket.outbox import Bundle, Message
 
 __all__ = [
     "AgentWebSocketProtocol",

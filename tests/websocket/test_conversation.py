@@ -10,9 +10,10 @@ import pytest
 
 from jupyter_agents.errors import RemoteProtocolError
 from jupyter_agents.websocket.conversation import Conversation
+from jupyter_agents.websocket.flusher import Flusher
 from jupyter_agents.websocket.frames import CLOSE, PING, PONG, TEXT, close_payload, encode_frame
 from jupyter_agents.websocket.options import SocketOptions
-from jupyter_agents.websocket.outbox import Flusher, Message
+from jupyter_agents.websocket.outbox import Message
 from tests.websocket.test_frames import client_frame
 
 if TYPE_CHECKING:
@@ -193,6 +194,37 @@ class TestSending:
         peer.talk.send(message)
         peer.flusher.flush()
         assert seen[0] is message.frame
+
+    def test_what_nothing_follows_is_written_at_once(self, peer: Peer):
+        """`send_now` waits for no turn where nothing is queued, else it goes behind that."""
+        peer.talk.send_now(Message(b"a"))
+        assert peer.transport.writes == 1
+        peer.talk.send(Message(b"b"))
+        peer.talk.send_now(Message(b"c"))
+        assert peer.transport.writes == 1
+        assert peer.gets() == text(b"a") + text(b"b") + text(b"c")
+        assert (peer.talk.messages_out, peer.talk.bytes_out) == (3, 9)
+
+    def test_what_the_socket_did_not_take_at_once_is_in_flight(self, peer: Peer):
+        """A short write of `send_now` blocks the socket until it drains."""
+        peer.transport.room = 2
+        peer.talk.send_now(Message(b"first"))
+        assert peer.talk.queued_bytes == 5
+        peer.talk.send_now(Message(b"second"))
+        assert peer.transport.writes == 1
+        peer.drains()
+        assert peer.gets() == text(b"first") + text(b"second")
+
+    def test_what_is_sent_before_there_is_a_transport_waits(self):
+        """It leaves as soon as the socket is attached."""
+        flusher, transport = LaterFlusher(), FakeTransport()
+        talk = Conversation(Peer(), flusher, OPTIONS)
+        talk.send(Message(b"early"))
+        talk.send_now(Message(b"bird"))
+        flusher.flush()
+        talk.attach(transport, FakeLoop())  # type: ignore[arg-type]
+        flusher.flush()
+        assert bytes(transport.written) == text(b"early") + text(b"bird")
 
     def test_nothing_is_written_while_the_socket_is_full(self, peer: Peer):
         """What the socket could not take goes first; the rest follows when there is room."""
