@@ -200,12 +200,12 @@ class FrameParser:
             return iter(found)
         return chain(found, self._frames(data[at:] if at else data))
 
-    def _frames(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+    def _frames(self, data: bytes | memoryview) -> Iterator[tuple[int, bytes]]:
         if self._tail:
             self._tail += data
             if len(self._tail) < self._needed:
                 return
-            data = bytes(self._tail)
+            data = memoryview(self._tail)  # long ones come here: copy them once, as they are taken
             self._tail = bytearray()
         at, size = 0, len(data)
         while size - at >= 2:
@@ -225,7 +225,8 @@ class FrameParser:
             if end > size:
                 self._needed = end - at
                 break
-            payload = unmask(data[start - _MASK_BYTES : start], data[start:end])
+            mask, masked = data[start - _MASK_BYTES : start], data[start:end]
+            payload = unmask(bytes(mask), bytes(masked))
             at = end
             if first == _WHOLE_TEXT:
                 yield TEXT, _checked_text(payload)
@@ -239,7 +240,7 @@ class FrameParser:
                 yield message
         else:
             self._needed = 2
-        self._tail += data[at:]
+        self._tail += memoryview(data)[at:]
 
     def _check_head(self, first: int, length: int) -> None:
         """Raise unless a frame may begin so; `length` is the second byte less 128."""
@@ -299,7 +300,7 @@ class FrameParser:
         return opcode, payload
 
 
-def _long_length(data: bytes, at: int, length: int) -> int:
+def _long_length(data: bytes | memoryview, at: int, length: int) -> int:
     read = _read_u16 if length == _LENGTH_16 else _read_u64
     size: int = read(data, at + 2)[0]
     return size
