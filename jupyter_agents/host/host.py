@@ -432,7 +432,7 @@ class AgentHost(AgentLoop):
 
     async def idle(self) -> None:
         """Return when no handler is under way, or after the time limit for stopping."""
-        tasks = {t for t in self._tasks if t is not asyncio.current_task()}
+        tasks = {t for t in self.tasks if t is not asyncio.current_task()}
         if tasks:
             await asyncio.wait(tasks, timeout=self.limits.stop_s)
 

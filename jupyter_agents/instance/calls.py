@@ -130,7 +130,7 @@ class Calls:
             self._host.receipts.end(connection, ordinal)
 
         cancel = self._host.spawn(rest, connection._context, ended)
-        connection.latest = self._host.spawned
+        connection.latest = self._host.under_way.spawned
         self._cancels[key] = cancel
         if call.deadline_ms is not None and connection.extended:
             seconds = call.deadline_ms / 1000

@@ -132,7 +132,7 @@ class Door:
             self._may_take(connection)
             and not connection.inbox
             and (
-                connection.latest <= self._host.begun
+                connection.latest <= self._host.under_way.begun
                 or self._begins_later(connection, payload, binary)
             )
         ):
@@ -185,7 +185,7 @@ class Door:
 
         A coroutine begins with the loop's next turn, plain code at once.
         """
-        if connection.latest <= self._host.begun:
+        if connection.latest <= self._host.under_way.begun:
             return False
         if payload is not None and self._begins_later(connection, payload, binary):
             return False

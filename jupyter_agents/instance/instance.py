@@ -59,6 +59,8 @@ class AgentInstance:
         self.object: Agent | None = None
         self.started = self.starting = self.has_old_code = False
         self.used_at = host.loop.time()
+        self.is_wanted = False
+        """Set on any thread: it has been used since `Rest` looked."""
         self._under_way = 0
         self.leaving: asyncio.Future[None] | None = None
         """Done when it sleeps, while `on_stop` runs before that."""

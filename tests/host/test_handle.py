@@ -25,6 +25,7 @@ from jupyter_agents.errors import AgentNotFound, HostStopped
 from jupyter_agents.host import handle as handle_module
 from jupyter_agents.host.handle import AgentHandle, handle_for
 from jupyter_agents.host.host import Hosted, HostLimits
+from jupyter_agents.instance import hosted as hosted_module
 from jupyter_agents.instance.hooks import get_current_agent
 from jupyter_agents.testing import AgentHarness, SyncHarness
 
@@ -756,7 +757,7 @@ def test_stuck_thread_is_named_after_a_limit(kernel, monkeypatch):
             release.wait(LIMIT_S)
 
     client, room = kernel.connect(Blocker, "x"), cell_handle(kernel)
-    monkeypatch.setattr(handle_module, "STUCK_S", 0.2)
+    monkeypatch.setattr(hosted_module, "STUCK_S", 0.2)
     asyncio.run_coroutine_threadsafe(client._wrapped.send("go"), kernel.host.loop)
     assert blocked.wait(LIMIT_S)
     try:
@@ -776,7 +777,7 @@ def test_start_that_never_ends_is_named(kernel, monkeypatch):
             await asyncio.Event().wait()
 
     kernel.serve(Hanging)
-    monkeypatch.setattr(handle_module, "STUCK_S", 0.1)
+    monkeypatch.setattr(hosted_module, "STUCK_S", 0.1)
     with pytest.raises(TimeoutError, match="on_start of Hanging 'kitchen' has not ended"):
         cell_handle(kernel, Hanging)
 
