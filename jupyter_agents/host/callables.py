@@ -53,6 +53,8 @@ Failure = BaseException | None
 
 _MARK = "__callable_method__"
 _FRAMEWORK = ("jupyter_agents.host.", "jupyter_agents.instance.")
+_PLAIN = frozenset({type(None), bool, int, float, str, list, dict})
+_UNFINISHED = (Awaitable, AsyncIterator, GeneratorType)  # slow to ask about
 _TURN_S = 0.005  # how long a stream may keep the loop before others get a turn
 
 
@@ -196,7 +198,11 @@ def _find(cls: type, name: str) -> _Plan:
     """Return the plan of a marked method, or refuse in the SDK's words."""
     if name.startswith("_") or belongs_to_base(cls, name):
         raise CallRefused(METHOD_MISSING.format(name))
-    attribute = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+    attribute = None
+    for base in cls.__mro__:
+        if name in base.__dict__:
+            attribute = base.__dict__[name]
+            break
     function = _function_of(attribute)
     if not callable(function):
         raise CallRefused(METHOD_MISSING.format(name))
@@ -344,7 +350,7 @@ def start_call(
         values = _bound(plan, method, args)
         run = getattr(agent, method)
         value = run(stream, *values) if plan.takes_stream else run(*values)
-        if isinstance(value, (Awaitable, AsyncIterator, GeneratorType)):
+        if type(value) not in _PLAIN and isinstance(value, _UNFINISHED):
             return _finish(value, stream)
         _answer(value, stream)
     except BaseException as error:  # a method that calls sys.exit() ends its call, not the thread

@@ -290,20 +290,18 @@ class AgentHandle(HasTraits):
         the caller waits while too much is queued. An agent's own `broadcast` is called as any
         other method.
         """
-        return self._queued("broadcast")
+        reach: Reach = self.__dict__["_reach"]
+        if reach.cls.broadcast is Agent.broadcast:
+            return reach.broadcast
+        return cast("Callable[..., Any]", self.__getattr__("broadcast"))
 
     @property
     def broadcast_json(self) -> Callable[..., Any]:
         """`Agent.broadcast_json`, queued likewise."""
-        return self._queued("broadcast_json")
-
-    def _queued(self, name: str) -> Callable[..., Any]:
         reach: Reach = self.__dict__["_reach"]
-        found = getattr(reach.cls, name)
-        if found is getattr(Agent, name):
-            queued: Callable[..., Any] = getattr(reach, name)
-            return queued
-        return cast("Callable[..., Any]", self.__getattr__(name))
+        if reach.cls.broadcast_json is Agent.broadcast_json:
+            return reach.broadcast_json
+        return cast("Callable[..., Any]", self.__getattr__("broadcast_json"))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

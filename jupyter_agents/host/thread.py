@@ -70,13 +70,13 @@ class AgentLoop:
         """Where frames go while there is no link."""
         self.running: Callable[..., Any] | None = None
         """The author's function that was called last, for the watchdog."""
-        self._thread_id = thread_id or threading.get_ident()
+        self.thread_id = thread_id or threading.get_ident()
         self._outbox: list[tuple[int, int, bytes]] = []
         self._outbox_bytes = 0
         self._outbox_limit = outbox_bytes
         self._turn_planned = False
         self._later: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._posted: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._post_planned = False
         self._has_room = threading.Event()
         self._commits = Commits(loop, self.turn)
@@ -88,23 +88,23 @@ class AgentLoop:
 
     def is_here(self) -> bool:
         """Whether the caller is on the agents' thread."""
-        return threading.get_ident() == self._thread_id
+        return threading.get_ident() == self.thread_id
 
-    def do(self, function: Callable[..., None], *args: Any) -> None:
+    def do(self, function: Callable[..., object], *args: Any) -> None:
         """Do it now on the agents' thread, else post it; order is kept per posting thread."""
-        if threading.get_ident() == self._thread_id and not self._posted:
+        if threading.get_ident() == self.thread_id and not self.posted:
             function(*args)
         else:
             self.post(function, *args)
 
-    def post(self, function: Callable[..., None], *args: Any) -> None:
+    def post(self, function: Callable[..., object], *args: Any) -> None:
         """Queue work for the agents' thread, with one wake-up however much is queued."""
-        if len(self._posted) >= MAX_POSTED:
+        if len(self.posted) >= MAX_POSTED:
             self._wait_for_room()
         if self._stopped or self.loop.is_closed():
             raise HostStopped
         try:
-            self._posted.append((function, args))
+            self.posted.append((function, args))
         finally:  # an interrupt of the cell leaves nothing in the queue that nobody looks for
             if not self._post_planned:
                 self._plan_posted()
@@ -121,15 +121,15 @@ class AgentLoop:
 
     def _wait_for_room(self) -> None:
         # a cell that sends faster than the link takes it is slowed down here; nothing is lost
-        while len(self._posted) >= MAX_POSTED and not self.is_here():
+        while len(self.posted) >= MAX_POSTED and not self.is_here():
             self._has_room.clear()
-            if self._stopped or self.loop.is_closed() or len(self._posted) < MAX_POSTED:
+            if self._stopped or self.loop.is_closed() or len(self.posted) < MAX_POSTED:
                 break
             self._has_room.wait(SLICE_S)
 
     def _run_posted(self) -> None:
         self._post_planned = False
-        posted = self._posted
+        posted = self.posted
         # A part of them, so that a cell that posts on and on leaves room for clients, and then
         # for the loop, which gives the cell its turn of the interpreter.
         for _ in range(0 if self._is_full() else min(len(posted), POSTS_A_TURN)):
@@ -148,9 +148,9 @@ class AgentLoop:
 
     def _go_on_posted(self) -> None:
         # half of the queue at a time: who waits is not woken for a single place
-        if len(self._posted) <= MAX_POSTED // 2 and not self._has_room.is_set():
+        if len(self.posted) <= MAX_POSTED // 2 and not self._has_room.is_set():
             self._has_room.set()
-        if self._posted and not self._post_planned and not self._is_full():
+        if self.posted and not self._post_planned and not self._is_full():
             self._post_planned = True
             self.loop.call_soon(self._run_posted)
 
@@ -256,10 +256,11 @@ class AgentLoop:
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
         """Queue one frame for the end of this turn."""
-        if self._outbox_bytes > self._outbox_limit:
+        waiting = self._outbox_bytes
+        if waiting > self._outbox_limit:
             raise LinkError("Jupyter Server does not keep up with what the agents send")
         self._outbox.append((kind, number, payload))
-        self._outbox_bytes += len(payload)
+        self._outbox_bytes = waiting + len(payload)
         if not self._turn_planned:
             self.turn()
 
@@ -295,25 +296,31 @@ class AgentLoop:
     @property
     def is_busy(self) -> bool:
         """Whether something will happen without anything more coming in."""
-        return bool(self._later or self._posted or self._outbox or self._turn_planned)
+        return bool(self._later or self.posted or self._outbox or self._turn_planned)
 
     def end_turn(self) -> None:
         """Finish what was put off, commit, and let the frames leave, in this order."""
+        if self._later:
+            self._do_later()
+        if self._commits.touched:
+            self._commits.commit()
+        self._turn_planned = False
+        outbox = self._outbox
+        if outbox:
+            uplink = self.uplink or self.lost
+            if not uplink.is_full:
+                self._outbox, self._outbox_bytes = [], 0
+                uplink.send_frames(outbox)
+
+    def _do_later(self) -> None:
         self._turn_planned = True  # what is done now need not plan another one
         rounds = len(self._later) + 10_000
         while self._later and rounds:
             rounds -= 1
             function, args = self._later.popleft()
             self.safely(function, *args)
-        if self._commits.touched:
-            self._commits.commit()
-        self._turn_planned = False
-        if self._outbox and not self._is_full():
-            outbox, self._outbox = self._outbox, []
-            self._outbox_bytes = 0
-            (self.uplink or self.lost).send_frames(outbox)
         if self._later:
-            self.turn()
+            self.loop.call_soon(self.end_turn)
 
     def _is_full(self) -> bool:
         return self.uplink is not None and self.uplink.is_full

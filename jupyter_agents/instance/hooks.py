@@ -175,12 +175,15 @@ class Hooks:
         except BaseException as error:  # sys.exit() in a hook must not end every agent
             self.report(connection, function.__name__, error)
             return
-        if result is not None and inspect.isawaitable(result):
-            self._go_on(connection, context, function.__name__, result)
+        if result is not None:
+            self.go_on(connection, context, function.__name__, result)
 
-    def _go_on(
-        self, connection: Connection | None, context: Context, name: str, rest: Awaitable[Any]
+    def go_on(
+        self, connection: Connection | None, context: Context, name: str, result: Any
     ) -> None:
+        """Make a task of what a hook returned, where it is something to await."""
+        if not inspect.isawaitable(result):
+            return
         self._begin(connection)
         ordinal = self._host.receipts.postpone(connection)
 
@@ -190,7 +193,7 @@ class Hooks:
                 self.report(connection, name, error)
             self._host.receipts.end(connection, ordinal)
 
-        self._host.spawn(rest, context, ended)
+        self._host.spawn(result, context, ended)
         if connection is not None:
             connection.latest = self._host.under_way.spawned
 

@@ -64,6 +64,17 @@ class Hosted:
                 f"not {self.cls.redelivery!r}"
             )
 
+    def check_spellings(self, others: Iterable[Hosted]) -> None:
+        """Raise ServeError where one of these has an address of ours."""
+        for other in others:
+            shared = set(other.spellings) & set(self.spellings)
+            is_new_code = other.agent == self.agent and other.cls.__name__ == self.cls.__name__
+            if shared and not is_new_code:
+                raise ServeError(
+                    f"{self.cls.__name__} and {other.cls.__name__} meet at agents/{min(shared)}; "
+                    'give one of them another address: serve(…, slug="…")'
+                )
+
     def registration(self) -> dict[str, Any]:
         """The object of a SERVE frame."""
         gate = self.cls.on_before_connect.__func__ is not Agent.on_before_connect.__func__  # type: ignore[attr-defined]
@@ -171,11 +182,6 @@ class Reach:
         instance.sync.flush()
         return result
 
-    def _awake(self) -> AgentInstance | None:
-        hosted = self.host.classes.get(self.agent)
-        instance = None if hosted is None else hosted.instances.get(self.name)
-        return instance if instance is not None and instance.started else None
-
     def _obstacle(self) -> str:
         hosted = self.host.classes.get(self.agent)
         instance = None if hosted is None else hosted.instances.get(self.name)
@@ -196,17 +202,20 @@ class Reach:
         It waits, as any call does, for an agent that has yet to start, and where the message is
         long or the queue is full. Errors in the arguments are raised at once.
         """
-        instance = self._awake()
+        host = self.host
+        hosted = host.classes.get(self.agent)
+        instance = None if hosted is None else hosted.instances.get(self.name)
         if (
-            instance is None
-            or not isinstance(message, (str, bytes))
-            or len(message) > QUEUED_SIZE
-            or self.host.is_here()
+            instance is not None
+            and instance.started
+            and isinstance(message, (str, bytes))
+            and len(message) <= QUEUED_SIZE
+            and threading.get_ident() != host.thread_id
         ):
+            instance.is_wanted = True
+            instance.broadcast(message, without, tag)
+        else:
             self.ask(lambda agent: agent.broadcast(message, without, tag))
-            return
-        instance.is_wanted = True
-        instance.broadcast(message, without, tag)
 
     def broadcast_json(
         self, value: Any, without: Iterable[str] = (), tag: str | None = None

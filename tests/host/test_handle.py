@@ -462,7 +462,7 @@ async def test_methods_run_on_the_agents_thread():
     """Sync ones return their result, async ones an awaitable; errors are the caller's."""
 
     async def test(kernel):
-        room, there = cell_handle(kernel), kernel.host._thread_id
+        room, there = cell_handle(kernel), kernel.host.thread_id
         assert room.warmer(by=2.0) == 22.0
         assert room.where() == there
         assert await room.slowly(9.0) == there
@@ -496,7 +496,7 @@ async def test_generators_run_on_the_agents_thread():
                 closed.append(threading.get_ident())
 
     async def test(kernel):
-        counter, there = cell_handle(kernel, Counter), kernel.host._thread_id
+        counter, there = cell_handle(kernel, Counter), kernel.host.thread_id
         assert [item async for item in counter.count(3)] == [(i, there) for i in range(3)]
         assert list(counter.steps(3)) == [(i, there) for i in range(3)]
         started = counter.steps(3)

@@ -251,9 +251,9 @@ def test_who_posts_too_much_waits_for_room(monkeypatch):
             return loop.submit(lambda: list(seen)).result(5)
 
         posting = pool.submit(post_all)
-        while not loop._has_room.is_set() and len(loop._posted) < 10:
+        while not loop._has_room.is_set() and len(loop.posted) < 10:
             time.sleep(0.001)
-        assert len(loop._posted) == 10
+        assert len(loop.posted) == 10
         assert not posting.done()
         gate.set()
         assert posting.result(5) == list(range(1000))
@@ -311,7 +311,7 @@ async def test_posts_wait_while_the_link_is_full():
     uplink.is_full = True
     loop.post(loop.send, 1, 1, b"x")
     await asyncio.sleep(0)
-    assert len(loop._posted) == 1
+    assert len(loop.posted) == 1
     uplink.is_full = False
     loop.link_has_room()
     await asyncio.sleep(0)
@@ -332,7 +332,7 @@ async def test_large_posts_look_at_the_link_in_between():
         loop.post(loop.send, 1, 1, b"x" * (1 << 20))
     await asyncio.sleep(0)
     assert len(uplink.batches) == 1
-    assert len(loop._posted) == 9
+    assert len(loop.posted) == 9
 
 
 async def test_failed_work_does_not_stop_the_rest(caplog):

@@ -346,7 +346,8 @@ def test_instance_that_a_cell_broadcasts_to_is_not_put_to_sleep(hall):
     kernel, listener, room = hall
     listener.close()
     kernel.idle()
-    instance, rest, loop = room._reach._awake(), kernel.host.rest, kernel.host.loop
+    rest, loop = kernel.host.rest, kernel.host.loop
+    instance = kernel.host.find(Hall).instances["x"]
 
     def look():
         kernel.host.set_limits(HostLimits(max_awake=1, idle_s=1))
