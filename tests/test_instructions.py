@@ -62,7 +62,7 @@ def hold(found: list[float], budget: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("frames", "budget"),
-    [(ECHO, (40, 40, 48)), (RPC, (40, 84, 48))],
+    [(ECHO, (40, 40, 48)), (RPC, (40, 80, 48))],
     ids=["echo", "call"],
 )
 async def test_round_trip(frames, budget):
