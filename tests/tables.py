@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_agents import serving
 from jupyter_agents.host import connection, host, thread
+from jupyter_agents.instance import hosted
 from jupyter_agents.link import frames, marks, records
 from jupyter_agents.protocol import backoff, closing, names
 from jupyter_agents.server.limits import Limits
@@ -107,6 +108,12 @@ FIXED: tuple[tuple[Any, str, str, str], ...] = (
         "MAX_POSTED",
         "what cells have sent and the agents' thread has not taken, in pieces",
         "the sending cell waits",
+    ),
+    (
+        hosted,
+        "QUEUED_SIZE",
+        "a handle's broadcast that is queued, in characters or bytes",
+        "a longer one waits until it is sent",
     ),
     (
         serving,

@@ -62,7 +62,7 @@ def hold(found: list[float], budget: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("frames", "budget"),
-    [(ECHO, (40, 60, 48)), (RPC, (40, 120, 48))],
+    [(ECHO, (40, 40, 48)), (RPC, (40, 80, 48))],
     ids=["echo", "call"],
 )
 async def test_round_trip(frames, budget):
@@ -75,7 +75,7 @@ async def test_each_more_message_of_a_read():
     """What a message costs among others: without the turn, the reads and the writes."""
     few, many = await counted(1, ECHO), await counted(1, ECHO * 11)
     found = [(b - a) / 10 for a, b in zip(few, many, strict=True)]
-    hold(found, (17, 34, 12))
+    hold(found, (17, 20, 12))
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ Failure = BaseException | None
 
 _MARK = "__callable_method__"
 _FRAMEWORK = ("jupyter_agents.host.", "jupyter_agents.instance.")
+_PLAIN = frozenset({type(None), bool, int, float, str, list, dict})
+_UNFINISHED = (Awaitable, AsyncIterator, GeneratorType)  # slow to ask about
 _TURN_S = 0.005  # how long a stream may keep the loop before others get a turn
 
 
@@ -194,18 +196,30 @@ class _Plan(NamedTuple):
 
 def _find(cls: type, name: str) -> _Plan:
     """Return the plan of a marked method, or refuse in the SDK's words."""
+    found = cls.__dict__.get("_looked_up", {}).get(name)
+    if found is None or getattr(cls, name, None) is not found[0]:  # somebody replaced it
+        found = _look_up(cls, name)
+    function, has_self = found
+    mark = getattr(function, _MARK, None)
+    if not isinstance(mark, _Mark):
+        raise CallRefused(METHOD_NOT_CALLABLE.format(name))
+    if mark.plan is None:
+        mark.plan = _plan(function, mark, has_self=has_self)
+    return mark.plan
+
+
+def _look_up(cls: type, name: str) -> tuple[Callable[..., Any], bool]:
+    """Return a method's function, and whether it takes the agent; kept for the next call."""
     if name.startswith("_") or belongs_to_base(cls, name):
         raise CallRefused(METHOD_MISSING.format(name))
     attribute = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
     function = _function_of(attribute)
     if not callable(function):
         raise CallRefused(METHOD_MISSING.format(name))
-    mark = getattr(function, _MARK, None)
-    if not isinstance(mark, _Mark):
-        raise CallRefused(METHOD_NOT_CALLABLE.format(name))
-    if mark.plan is None:
-        mark.plan = _plan(function, mark, has_self=not isinstance(attribute, staticmethod))
-    return mark.plan
+    found = function, not isinstance(attribute, staticmethod)
+    if not isinstance(attribute, classmethod):  # which is another object each time it is asked for
+        cls._looked_up = {**cls.__dict__.get("_looked_up", {}), name: found}  # type: ignore[attr-defined]
+    return found
 
 
 def _plan(function: Callable[..., Any], mark: _Mark, *, has_self: bool) -> _Plan:
@@ -344,7 +358,7 @@ def start_call(
         values = _bound(plan, method, args)
         run = getattr(agent, method)
         value = run(stream, *values) if plan.takes_stream else run(*values)
-        if isinstance(value, (Awaitable, AsyncIterator, GeneratorType)):
+        if type(value) not in _PLAIN and isinstance(value, _UNFINISHED):
             return _finish(value, stream)
         _answer(value, stream)
     except BaseException as error:  # a method that calls sys.exit() ends its call, not the thread

@@ -10,8 +10,10 @@ import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import Context
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from jupyter_agents.link.frames import Kind
 from jupyter_agents.protocol import closing, messages
 from jupyter_agents.protocol.http import Request
 
@@ -25,6 +27,8 @@ __all__ = ["MAX_STATE_BYTES", "Connection", "ConnectionContext", "Connections", 
 
 MAX_STATE_BYTES = 16_384
 """How long a connection's state may be as JSON, in bytes."""
+
+_TEXT, _BINARY = int(Kind.TEXT), int(Kind.BINARY)  # a member of an enum is slow to find
 
 ReadyState = Literal["connecting", "open", "closing", "closed"]
 
@@ -162,6 +166,7 @@ class Connection:
         "slot",
         "tags",
         "taken",
+        "takes_frames",
         "writes",
     )
 
@@ -190,6 +195,7 @@ class Connection:
         # what follows is the door's: see instance/door.py
         self.flags: dict[str, bool] = {"readonly": readonly, "protocol": True}
         self.accepted = self.connect_ran = self.greeted = False
+        self.takes_frames = False  # accepted and open: what is sent to it now leaves
         self.ending: tuple[int, str, bool] | None = None
         self.running = 0
         self.is_drained_soon = False
@@ -264,12 +270,20 @@ class Connection:
 
         TypeError for anything but text or bytes.
         """
-        payload, binary = to_payload(message)
-        return self._instance.send(self, payload, binary)
+        if type(message) is str:  # as `to_payload`, in fewer steps
+            payload, kind = message.encode("utf-8", "replace"), _TEXT
+        else:
+            payload, binary = to_payload(message)
+            kind = _BINARY if binary else _TEXT
+        instance = self._instance
+        host = instance.host
+        if get_ident() == host.thread_id and not host.posted:  # as `AgentLoop.do`
+            return instance.send(self, payload, kind)
+        return instance.post_send(self, payload, kind)
 
     def send_json(self, value: Any) -> bool:
         """Send a value as JSON text."""
-        return self._instance.send(self, messages.encode(value), False)
+        return self._instance.post_send(self, messages.encode(value), _TEXT)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection; the first close wins.

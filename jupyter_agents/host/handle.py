@@ -8,35 +8,30 @@ run the agent's methods on the agents' thread.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import threading
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import traitlets
 from traitlets import HasTraits
 
-from jupyter_agents.errors import AgentNotFound
+from jupyter_agents.host.agent import Agent
 from jupyter_agents.host.mirror import Home, Linked, link_of
 from jupyter_agents.host.state import field_names
 from jupyter_agents.instance.fields import from_plain
+from jupyter_agents.instance.hosted import Reach
 from jupyter_agents.protocol import messages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from jupyter_agents.host.agent import Agent
     from jupyter_agents.host.host import AgentHost, Hosted
     from jupyter_agents.host.namespace import Viewer
-    from jupyter_agents.instance.instance import AgentInstance
 
 __all__ = ["AgentHandle", "handle_for"]
-
-STUCK_S = 60.0
-"""How long a call waits for the agents' thread to begin with it, before it gives up."""
 
 ALIGN_S = 0.02
 """After links were busy, how soon they are looked at again."""
@@ -59,7 +54,8 @@ class AgentHandle(HasTraits):
 
     Every field of a typed state is a trait of the handle, and `state` is the whole state.
     Everything else is the agent's: ``room.shout("x")`` returns a sync method's result, an
-    awaitable for an async one, and an iterator for a generator.
+    awaitable for an async one, and an iterator for a generator. A call waits for the agents'
+    thread; only `broadcast` and `broadcast_json` return at once.
 
     A handle stays valid while cells run again, instances sleep, and the class is stopped and
     served anew. Nobody keeps it alive but who holds it.
@@ -75,28 +71,29 @@ class AgentHandle(HasTraits):
 
     def __init__(self, host: AgentHost, hosted: Hosted, name: str) -> None:
         own = self.__dict__
-        own.update(_host=host, _hosted=hosted, _name=name, _home=Home.of_caller())
+        own.update(_reach=Reach(host, hosted, name), _home=Home.of_caller())
         own.update(_fields=field_names(hosted.cls), _latest=None, _shown=None, _packed={})
         own.update(_told={}, _telling=0, _links=[], _is_planned=False, _is_aligned=True)
         super().__init__()
+        reach: Reach = own["_reach"]
         if host.is_here():
-            self._subscribe(self._instance().agent)
+            self._subscribe(reach.instance().agent)
         else:
-            self._ask(self._subscribe)
+            reach.ask(self._subscribe)
         self._show()
         own["_told"] = dict(own["_packed"])
 
     @property
     def name(self) -> str:
         """The instance's name."""
-        return str(self.__dict__["_name"])
+        return str(self.__dict__["_reach"].name)
 
     # -- the mirror ----------------------------------------------------------------------------
 
     def _subscribe(self, agent: Agent) -> None:
-        own = self.__dict__
-        own["_host"].mirrors.add(own["_hosted"].agent, self.name, self)
-        own["_latest"] = agent._seat().sync.mirrored()
+        reach: Reach = self.__dict__["_reach"]
+        reach.host.mirrors.add(reach.agent, reach.name, self)
+        self.__dict__["_latest"] = agent._seat().sync.mirrored()
 
     def _news(self, packed: bytes | None) -> None:
         """On the agents' thread: the state changed."""
@@ -275,63 +272,41 @@ class AgentHandle(HasTraits):
 
     @property
     def _cls(self) -> type[Agent]:
-        """The class as it is served now, or was last."""
-        own = self.__dict__
-        hosted: Hosted = own["_host"].classes.get(own["_hosted"].agent, own["_hosted"])
-        return hosted.cls
-
-    def _instance(self) -> AgentInstance:
-        """On the agents' thread: the instance, taken in if there is none."""
-        own = self.__dict__
-        host, agent = own["_host"], own["_hosted"].agent
-        hosted = host.classes.get(agent)
-        if hosted is None:
-            raise AgentNotFound(f"{agent}/{self.name}", tuple(host.classes))
-        instance: AgentInstance = host.instance(hosted, self.name)
-        return instance
+        cls: type[Agent] = self.__dict__["_reach"].cls
+        return cls
 
     def _ask(self, work: Callable[[Agent], Any]) -> Any:
-        """Have `work` done with the started agent on its thread; its result or its error."""
-        host = self.__dict__["_host"]
-        if host.is_here():
-            instance = self._instance()
-            result = instance.at_once(work)
-            instance.sync.flush()  # visible to the caller, who goes on within this turn
-            return result
-        began = threading.Event()
-
-        def begin(agent: Agent) -> Any:
-            began.set()
-            return work(agent)
-
-        begin.__qualname__ = work.__qualname__
-        future = host.submit(self._outside, begin)
-        return host.result(future, began, STUCK_S, self._obstacle)
+        return self.__dict__["_reach"].ask(work)
 
     def _named(self, name: str, work: Callable[[Agent], Any]) -> Callable[[Agent], Any]:
         work.__qualname__ = f"{self._cls.__name__}.{name}"  # what the watchdog says is running
         return work
 
-    async def _outside(self, work: Callable[[Agent], Any]) -> Any:
-        instance = self._instance()
-        result = await instance.outside(work)
-        instance.sync.flush()
-        return result
+    @property
+    def broadcast(self) -> Callable[..., Any]:
+        """`Agent.broadcast`, queued: it returns before the message is sent.
 
-    def _obstacle(self) -> str:
-        own = self.__dict__
-        hosted = own["_host"].classes.get(own["_hosted"].agent)
-        instance = None if hosted is None else hosted.instances.get(self.name)
-        if instance is not None and instance.starting:
-            return f"on_start of {self._cls.__name__} {self.name!r} has not ended"
-        running = own["_host"].running
-        name = getattr(running, "__qualname__", repr(running))
-        return f"{name} keeps the agents' thread; make it async, or use asyncio.to_thread"
+        What is broadcast comes before what the same thread does with the handle afterwards, and
+        the caller waits while too much is queued. An agent's own `broadcast` is called as any
+        other method.
+        """
+        reach: Reach = self.__dict__["_reach"]
+        if reach.cls.broadcast is Agent.broadcast:
+            return reach.broadcast
+        return cast("Callable[..., Any]", self.__getattr__("broadcast"))
+
+    @property
+    def broadcast_json(self) -> Callable[..., Any]:
+        """`Agent.broadcast_json`, queued likewise."""
+        reach: Reach = self.__dict__["_reach"]
+        if reach.cls.broadcast_json is Agent.broadcast_json:
+            return reach.broadcast_json
+        return cast("Callable[..., Any]", self.__getattr__("broadcast_json"))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__} has no {name!r}")
-        found, own = inspect.getattr_static(self._cls, name, None), self.__dict__
+        found = inspect.getattr_static(self._cls, name, None)
         if isinstance(found, (staticmethod, classmethod)):
             return getattr(self._cls, name)
         if inspect.isroutine(found):
@@ -341,7 +316,8 @@ class AgentHandle(HasTraits):
         if name == "share" and found is None:  # the agent's own goes first
             from jupyter_agents.host.namespace import AgentNamespace as Namespace
 
-            return partial(Namespace(own["_host"], own["_hosted"]).share, self.name)
+            reach: Reach = self.__dict__["_reach"]
+            return partial(Namespace(reach.host, reach.hosted).share, self.name)
         return self._ask(lambda agent: getattr(agent, name))
 
     def _method(self, name: str, function: Any) -> Callable[..., Any]:
@@ -380,10 +356,7 @@ class AgentHandle(HasTraits):
         return _dressed(call, name, function)
 
     async def _there(self, work: Callable[[Agent], Any]) -> Any:
-        host = self.__dict__["_host"]
-        if host.is_here():
-            return await self._outside(work)
-        return await asyncio.wrap_future(host.submit(self._outside, work))
+        return await self.__dict__["_reach"].there(work)
 
     # -- showing -------------------------------------------------------------------------------
 
@@ -396,13 +369,13 @@ class AgentHandle(HasTraits):
         return self._viewer().control(self, field)
 
     def _viewer(self) -> Viewer:
-        viewer: Viewer | None = self.__dict__["_host"].viewer
+        viewer: Viewer | None = self.__dict__["_reach"].host.viewer
         if viewer is None:
             raise RuntimeError("Controls are widgets: they need a class that serve(…) serves")
         return viewer
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        viewer = self.__dict__["_host"].viewer
+        viewer = self.__dict__["_reach"].host.viewer
         return {"text/plain": repr(self)} if viewer is None else viewer.mimebundle(self)
 
     def __dir__(self) -> list[str]:

@@ -166,16 +166,27 @@ class AgentHost(AgentLoop):
         if self.is_stopping:
             return  # what is not begun waits for the next kernel
         connections = self.connections
-        self.begin_turn()
+        self._turn_planned = True  # as `begin_turn`
         for kind, number, payload in frames:
             try:
                 if kind <= _LAST_MESSAGE:
                     connection = connections.get(number)
                     if connection is None:
                         self.dropped += 1
+                        continue
+                    connection.messages_in += 1
+                    connection.bytes_in += len(payload)
+                    instance = connection._instance
+                    if (
+                        # The common case: it is taken now. As nothing of it waits or is under
+                        # way, it comes before nothing that came earlier.
+                        connection.accepted
+                        and instance.started
+                        and not (connection.running or connection.inbox)
+                    ):
+                        instance.door.take(connection, payload, kind == _LAST_MESSAGE)
                     else:
-                        door = connection._instance.door
-                        door.received(connection, payload, kind == _LAST_MESSAGE)
+                        instance.door.received(connection, payload, kind == _LAST_MESSAGE)
                 else:
                     self._handlers[kind](number, payload)
             except BaseException:  # sys.exit() in what an author wrote must not end every agent
@@ -327,23 +338,12 @@ class AgentHost(AgentLoop):
     def take(self, hosted: Hosted) -> int:
         """Take a class in without waiting for the server."""
         known = self.classes.get(hosted.agent)
-        self._check_spellings(hosted)
+        hosted.check_spellings(self.classes.values())
         if known is not None:
             self._close_unused(known.renew(hosted))
             hosted = known
         self.classes[hosted.agent] = hosted
         return self._offer(hosted)
-
-    def _check_spellings(self, hosted: Hosted) -> None:
-        for other in self.classes.values():
-            shared = set(other.spellings) & set(hosted.spellings)
-            is_new_code = other.agent == hosted.agent and other.cls.__name__ == hosted.cls.__name__
-            if shared and not is_new_code:
-                raise ServeError(
-                    f"{hosted.cls.__name__} and {other.cls.__name__} meet at "
-                    f"agents/{min(shared)}; "
-                    'give one of them another address: serve(…, slug="…")'
-                )
 
     async def withdraw(self, agent: str, reason: str = "The agent was stopped") -> None:
         """Serve a class no longer: clients are closed with 1001, `on_close` and `on_stop` run."""
@@ -432,7 +432,7 @@ class AgentHost(AgentLoop):
 
     async def idle(self) -> None:
         """Return when no handler is under way, or after the time limit for stopping."""
-        tasks = {t for t in self._tasks if t is not asyncio.current_task()}
+        tasks = {t for t in self.tasks if t is not asyncio.current_task()}
         if tasks:
             await asyncio.wait(tasks, timeout=self.limits.stop_s)
 

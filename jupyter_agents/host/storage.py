@@ -6,6 +6,7 @@ a state means: it takes and gives JSON as bytes. `state` decides what is saved, 
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
@@ -18,9 +19,11 @@ from jupyter_core.paths import jupyter_data_dir
 from jupyter_agents.errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import asyncio
+    from collections.abc import Callable, Iterable
 
 __all__ = [
+    "Commits",
     "MemoryStorage",
     "SqliteStorage",
     "Storage",
@@ -31,6 +34,11 @@ __all__ = [
 ]
 
 Key = tuple[str, str]
+
+SAVE_AGAIN_S = 1.0
+"""After a commit has failed, how often it is tried again; nothing is lost meanwhile."""
+
+_log = logging.getLogger("jupyter_agents")
 
 
 class StoredInstance(NamedTuple):
@@ -391,3 +399,46 @@ def _migrate(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
     connection.execute("DELETE FROM schema")
     connection.execute("INSERT INTO schema VALUES (?)", (len(_MIGRATIONS),))
+
+
+class Commits:
+    """The storages that have something to commit at the end of a turn.
+
+    Parameters
+    ----------
+    loop : asyncio.AbstractEventLoop
+        What fails is tried again there, until it does not.
+    turn : callable
+        Makes sure that a turn is ended soon.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, turn: Callable[[], None]) -> None:
+        self._loop = loop
+        self._turn = turn
+        self.touched: set[Storage] = set()
+        self._unsaved: set[Storage] = set()
+        self._is_over = False
+
+    def commit(self) -> None:
+        """Save what this turn changed; an error is logged once."""
+        touched, self.touched = self.touched, set()
+        for storage in touched:
+            try:
+                storage.commit()
+            except Exception:
+                if storage not in self._unsaved:
+                    _log.exception("The agents' state could not be saved; it is tried again")
+                    self._unsaved.add(storage)
+                    self._loop.call_later(SAVE_AGAIN_S, self._again, storage)
+            else:
+                self._unsaved.discard(storage)
+
+    def _again(self, storage: Storage) -> None:
+        if storage in self._unsaved and not self._is_over:
+            self.touched.add(storage)
+            self._turn()
+            self._loop.call_later(SAVE_AGAIN_S, self._again, storage)
+
+    def end(self) -> None:
+        """Try nothing again from now on."""
+        self._is_over = True

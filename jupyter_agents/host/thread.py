@@ -13,7 +13,6 @@ import contextvars
 import inspect
 import logging
 import threading
-import time
 from collections import deque
 from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
@@ -21,7 +20,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.errors import HostStopped, LinkError
+from jupyter_agents.host.storage import Commits
 from jupyter_agents.host.uplink import LostFrames
+from jupyter_agents.instance.hooks import Tasks
 from jupyter_agents.link.frames import pack_object
 
 if TYPE_CHECKING:
@@ -37,10 +38,11 @@ _log = logging.getLogger("jupyter_agents")
 MAX_POSTED = 10_000
 """What other threads may have posted and the agents' thread has not done; past it they wait."""
 
-FRAMES_A_WRITE = 1_000
+POSTS_A_TURN = 1_000
+"""How much of it is done before the loop turns to clients."""
 
-SAVE_AGAIN_S = 1.0
-"""After a commit has failed, how often it is tried again; nothing is lost meanwhile."""
+BYTES_A_WRITE = 1024 * 1024
+"""What a turn for other threads has sent before it looks whether the link is full."""
 
 SLICE_S = 0.5
 """Who waits looks up this often, so that an interrupt is heard on every platform."""
@@ -68,22 +70,17 @@ class AgentLoop:
         """Where frames go while there is no link."""
         self.running: Callable[..., Any] | None = None
         """The author's function that was called last, for the watchdog."""
-        self._thread_id = thread_id or threading.get_ident()
+        self.thread_id = thread_id or threading.get_ident()
         self._outbox: list[tuple[int, int, bytes]] = []
         self._outbox_bytes = 0
         self._outbox_limit = outbox_bytes
         self._turn_planned = False
         self._later: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._posted: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._post_planned = False
-        self._touched: set[Storage] = set()
-        self._unsaved: set[Storage] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self.spawned = 0
-        """How many tasks were made."""
-        self.begun = 0
-        """How many of these have begun for certain; a task begins a turn of the loop later."""
-        self._is_counting = False
+        self._has_room = threading.Event()
+        self._commits = Commits(loop, self.turn)
+        self.under_way = Tasks(self)
         self._awaited: set[Future[Any]] = set()
         self._stopped = False
 
@@ -91,55 +88,78 @@ class AgentLoop:
 
     def is_here(self) -> bool:
         """Whether the caller is on the agents' thread."""
-        return threading.get_ident() == self._thread_id
+        return threading.get_ident() == self.thread_id
 
-    def do(self, function: Callable[..., None], *args: Any) -> None:
+    def do(self, function: Callable[..., object], *args: Any) -> None:
         """Do it now on the agents' thread, else post it; order is kept per posting thread."""
-        if threading.get_ident() == self._thread_id and not self._posted:
+        if threading.get_ident() == self.thread_id and not self.posted:
             function(*args)
         else:
             self.post(function, *args)
 
-    def post(self, function: Callable[..., None], *args: Any) -> None:
+    def post(self, function: Callable[..., object], *args: Any) -> None:
         """Queue work for the agents' thread, with one wake-up however much is queued."""
-        if len(self._posted) >= MAX_POSTED:
+        if len(self.posted) >= MAX_POSTED:
             self._wait_for_room()
         if self._stopped or self.loop.is_closed():
             raise HostStopped
-        self._posted.append((function, args))
-        if not self._post_planned:
-            self._post_planned = True
-            try:
-                self.loop.call_soon_threadsafe(self._run_posted)
-            except RuntimeError:  # closed just now
-                raise HostStopped from None
+        try:
+            self.posted.append((function, args))
+        finally:  # an interrupt of the cell leaves nothing in the queue that nobody looks for
+            if not self._post_planned:
+                self._plan_posted()
+
+    def _plan_posted(self) -> None:
+        self._post_planned = True
+        try:
+            self.loop.call_soon_threadsafe(self._run_posted)
+        except RuntimeError:  # closed just now
+            raise HostStopped from None
+        except BaseException:  # an interrupt: the loop may not have heard of it
+            self.loop.call_soon_threadsafe(self._run_posted)
+            raise
 
     def _wait_for_room(self) -> None:
         # a cell that sends faster than the link takes it is slowed down here; nothing is lost
-        while len(self._posted) >= MAX_POSTED and not self._stopped and not self.is_here():
-            time.sleep(0.001)
+        while len(self.posted) >= MAX_POSTED and not self.is_here():
+            self._has_room.clear()
+            if self._stopped or self.loop.is_closed() or len(self.posted) < MAX_POSTED:
+                break
+            self._has_room.wait(SLICE_S)
 
     def _run_posted(self) -> None:
         self._post_planned = False
-        posted = self._posted
-        # no more than is there now, so that a cell that posts on and on leaves room for clients
-        for _ in range(len(posted)):
-            if self._is_full():
-                break
+        posted = self.posted
+        # A part of them, so that a cell that posts on and on leaves room for clients, and then
+        # for the loop, which gives the cell its turn of the interpreter.
+        for _ in range(0 if self._is_full() else min(len(posted), POSTS_A_TURN)):
             function, args = posted.popleft()
-            self.begin_turn()
-            self.safely(function, *args)
-            if len(self._outbox) >= FRAMES_A_WRITE:
+            self._turn_planned = True  # as `begin_turn`: the end of the turn follows below
+            try:
+                function(*args)
+            except BaseException as error:
+                _log_failure(error)
+            if self._outbox_bytes >= BYTES_A_WRITE:
                 self.end_turn()
+                if self._is_full():
+                    break
         self.end_turn()
+        self._go_on_posted()
 
-    @staticmethod
-    def safely(function: Callable[..., None], *args: Any) -> None:
+    def _go_on_posted(self) -> None:
+        # half of the queue at a time: who waits is not woken for a single place
+        if len(self.posted) <= MAX_POSTED // 2 and not self._has_room.is_set():
+            self._has_room.set()
+        if self.posted and not self._post_planned and not self._is_full():
+            self._post_planned = True
+            self.loop.call_soon(self._run_posted)
+
+    def safely(self, function: Callable[..., None], *args: Any) -> None:
         """Call it; an error is logged, and ends neither the turn nor the thread."""
         try:
             function(*args)
-        except BaseException as error:  # sys.exit(), too
-            _log.error("Work for the agents' thread failed: %r", error, exc_info=error)
+        except BaseException as error:
+            _log_failure(error)
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Run a function, sync or async, on the agents' thread, after what was posted before.
@@ -217,6 +237,8 @@ class AgentLoop:
     def refuse_work(self) -> None:
         """From now on nothing is taken; who waits for something hears HostStopped."""
         self._stopped = True
+        self._commits.end()
+        self._has_room.set()
         for future in list(self._awaited):
             with suppress(InvalidStateError):
                 future.set_exception(HostStopped())
@@ -228,43 +250,17 @@ class AgentLoop:
         done: Callable[[Any, BaseException | None], None],
     ) -> Callable[[], object]:
         """Make a task of what a hook left to await; `done` gets its value or its error."""
-        task: asyncio.Task[Any] = context.run(self.loop.create_task, _contained(awaitable))
-        self._tasks.add(task)
-
-        def ended(task: asyncio.Task[Any]) -> None:
-            self._tasks.discard(task)
-            if task.cancelled():
-                value, error = None, asyncio.CancelledError()
-                if inspect.iscoroutine(awaitable):
-                    awaitable.close()  # it may never have begun
-            else:
-                value, error = task.result()
-            self.begin_turn()
-            self.safely(done, value, error)
-            self.end_turn()
-
-        task.add_done_callback(ended)
-        self.spawned += 1
-        if not self._is_counting:
-            self._is_counting = True
-            self.loop.call_soon(self._have_begun, self.spawned)
-        return task.cancel
-
-    def _have_begun(self, count: int) -> None:
-        self.begun = count  # the loop begins tasks in order, and these were there before us
-        if self.spawned > count:
-            self.loop.call_soon(self._have_begun, self.spawned)
-        else:
-            self._is_counting = False
+        return self.under_way.spawn(awaitable, context, done)
 
     # -- the turn ------------------------------------------------------------------------------
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
         """Queue one frame for the end of this turn."""
-        if self._outbox_bytes > self._outbox_limit:
+        waiting = self._outbox_bytes
+        if waiting > self._outbox_limit:
             raise LinkError("Jupyter Server does not keep up with what the agents send")
         self._outbox.append((kind, number, payload))
-        self._outbox_bytes += len(payload)
+        self._outbox_bytes = waiting + len(payload)
         if not self._turn_planned:
             self.turn()
 
@@ -279,7 +275,7 @@ class AgentLoop:
 
     def touched(self, storage: Storage) -> None:
         """This storage has something to commit with this turn."""
-        self._touched.add(storage)
+        self._commits.touched.add(storage)
         self.turn()
 
     def begin_turn(self) -> None:
@@ -295,30 +291,36 @@ class AgentLoop:
     @property
     def tasks(self) -> frozenset[asyncio.Task[Any]]:
         """What hooks left to await."""
-        return frozenset(self._tasks)
+        return frozenset(self.under_way.tasks)
 
     @property
     def is_busy(self) -> bool:
         """Whether something will happen without anything more coming in."""
-        return bool(self._later or self._posted or self._outbox or self._turn_planned)
+        return bool(self._later or self.posted or self._outbox or self._turn_planned)
 
     def end_turn(self) -> None:
         """Finish what was put off, commit, and let the frames leave, in this order."""
+        if self._later:
+            self._do_later()
+        if self._commits.touched:
+            self._commits.commit()
+        self._turn_planned = False
+        outbox = self._outbox
+        if outbox:
+            uplink = self.uplink or self.lost
+            if not uplink.is_full:
+                self._outbox, self._outbox_bytes = [], 0
+                uplink.send_frames(outbox)
+
+    def _do_later(self) -> None:
         self._turn_planned = True  # what is done now need not plan another one
         rounds = len(self._later) + 10_000
         while self._later and rounds:
             rounds -= 1
             function, args = self._later.popleft()
             self.safely(function, *args)
-        if self._touched:
-            self._commit()
-        self._turn_planned = False
-        if self._outbox and not self._is_full():
-            outbox, self._outbox = self._outbox, []
-            self._outbox_bytes = 0
-            (self.uplink or self.lost).send_frames(outbox)
         if self._later:
-            self.turn()
+            self.loop.call_soon(self.end_turn)
 
     def _is_full(self) -> bool:
         return self.uplink is not None and self.uplink.is_full
@@ -326,27 +328,7 @@ class AgentLoop:
     def link_has_room(self) -> None:
         """The link takes more: what waited goes on."""
         self.end_turn()
-        if self._posted and not self._post_planned:
-            self._post_planned = True
-            self.loop.call_soon(self._run_posted)
-
-    def _commit(self) -> None:
-        touched, self._touched = self._touched, set()
-        for storage in touched:
-            try:
-                storage.commit()
-            except Exception:
-                if storage not in self._unsaved:
-                    _log.exception("The agents' state could not be saved; it is tried again")
-                    self._unsaved.add(storage)
-                    self.loop.call_later(SAVE_AGAIN_S, self._save_again, storage)
-            else:
-                self._unsaved.discard(storage)
-
-    def _save_again(self, storage: Storage) -> None:
-        if storage in self._unsaved and not self._stopped:
-            self.touched(storage)
-            self.loop.call_later(SAVE_AGAIN_S, self._save_again, storage)
+        self._go_on_posted()
 
     async def drained(self) -> None:
         """Return when the link has room."""
@@ -355,13 +337,8 @@ class AgentLoop:
             await self.uplink.drained()
 
 
-async def _contained(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
-    try:
-        return await awaitable, None
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:  # asyncio lets sys.exit() in a task end the whole loop
-        return None, error
+def _log_failure(error: BaseException) -> None:  # sys.exit(), too
+    _log.error("Work for the agents' thread failed: %r", error, exc_info=error)
 
 
 class AgentThread:

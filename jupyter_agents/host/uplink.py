@@ -99,6 +99,8 @@ class LostFrames:
     States are not counted: whoever is connected when the link is back is told what holds.
     """
 
+    is_full = False
+
     def __init__(self) -> None:
         self.messages = 0
         self.replies = 0
@@ -238,6 +240,7 @@ class _LinkEnd(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._room = asyncio.Event()
         self._room.set()
+        self.is_full = False  # not self._room.is_set()
         self._frames: Callable[[list[tuple[int, int, bytes]]], None] = self._shake_hands
         self.ready: asyncio.Future[None] = host.loop.create_future()
         self.server: dict[str, Any] = {}
@@ -268,14 +271,17 @@ class _LinkEnd(asyncio.BufferedProtocol):
             self._fail(error)
 
     def pause_writing(self) -> None:
+        self.is_full = True
         self._room.clear()
 
     def resume_writing(self) -> None:
+        self.is_full = False
         self._room.set()
         self._host.link_has_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self.is_full = False
         self._room.set()
         if not self.ready.done():
             self.ready.set_exception(LinkRefused("The server hung up during the handshake"))
@@ -321,17 +327,13 @@ class _LinkEnd(asyncio.BufferedProtocol):
         """Whether nothing can be sent any more."""
         return self._transport is None or self._transport.is_closing()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether frames should wait."""
-        return not self._room.is_set()
-
     def send_frames(self, frames: list[tuple[int, int, bytes]]) -> None:
         """One write for all of them, and one for each that is large."""
-        if self._transport is None:
+        transport = self._transport
+        if transport is None:
             return
         for data in packed(frames):
-            self._transport.write(data)
+            transport.write(data)
 
     async def drained(self) -> None:
         """Return when the link has room."""

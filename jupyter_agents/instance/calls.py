@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CallReply", "Calls"]
 
+_TEXT = int(Kind.TEXT)  # a member of an enum is slow to find
+
 
 class CallReply:
     """One call's way back to its caller; `False` means that nobody is there to hear it."""
@@ -78,10 +80,12 @@ class CallReply:
         return not self.is_over and self._connection.ready_state == "open"
 
     def _send(self, payload: bytes) -> None:
-        self._instance.sync.flush()
-        self._connection.messages_out += 1
-        self._connection.bytes_out += len(payload)
-        self._host.send(Kind.TEXT, self._connection.number, payload)
+        sync, connection = self._instance.sync, self._connection
+        if sync.is_dirty:
+            sync.flush()
+        connection.messages_out += 1
+        connection.bytes_out += len(payload)
+        self._host.send(_TEXT, connection.number, payload)
 
 
 class Calls:
@@ -98,9 +102,11 @@ class Calls:
         agent = self._instance.agent
         began = time.monotonic()
         self._host.running = partial(_named, call.method)
-        self._event("call", connection, call)
+        if self._host.watched:
+            facts = {"connection": connection, "id": call.id, "method": call.method}
+            self._host.event("call", self._instance, {**facts, "args": call.args})
         rest = connection._context.run(start_call, agent, call.method, call.args, reply)
-        if inspect.iscoroutine(rest):
+        if rest is not None and inspect.iscoroutine(rest):
             self._go_on(connection, call, reply, rest, began)
         else:
             self._answered(connection, call, began, rest)  # type: ignore[arg-type]
@@ -130,7 +136,7 @@ class Calls:
             self._host.receipts.end(connection, ordinal)
 
         cancel = self._host.spawn(rest, connection._context, ended)
-        connection.latest = self._host.spawned
+        connection.latest = self._host.under_way.spawned
         self._cancels[key] = cancel
         if call.deadline_ms is not None and connection.extended:
             seconds = call.deadline_ms / 1000
@@ -177,11 +183,6 @@ class Calls:
             for (number, _), cancel in list(self._cancels.items()):
                 if number == connection.number:
                     cancel()
-
-    def _event(self, kind: str, connection: Connection, call: messages.CallReceived) -> None:
-        if self._host.watched:
-            facts = {"connection": connection, "id": call.id, "method": call.method}
-            self._host.event(kind, self._instance, {**facts, "args": call.args})
 
 
 def _named(method: str) -> str:

@@ -7,6 +7,7 @@ context, too: it follows into tasks that a hook starts and into ``asyncio.to_thr
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from contextvars import ContextVar
@@ -22,10 +23,19 @@ if TYPE_CHECKING:
     from jupyter_agents.host.agent import Agent
     from jupyter_agents.host.connection import Connection
     from jupyter_agents.host.host import AgentHost
+    from jupyter_agents.host.thread import AgentLoop
     from jupyter_agents.instance.instance import AgentInstance
     from jupyter_agents.protocol.http import Request
 
-__all__ = ["CurrentAgent", "Hooks", "Serving", "current", "get_current_agent", "outcome"]
+__all__ = [
+    "CurrentAgent",
+    "Hooks",
+    "Serving",
+    "Tasks",
+    "current",
+    "get_current_agent",
+    "outcome",
+]
 
 
 class CurrentAgent(NamedTuple):
@@ -59,6 +69,72 @@ def get_current_agent() -> CurrentAgent:
 async def outcome(result: Any) -> Any:
     """The value of what a hook returned, awaited if it must be."""
     return await result if inspect.isawaitable(result) else result
+
+
+async def _contained(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    """Its value or its error: asyncio lets ``sys.exit()`` in a task end the whole loop."""
+    try:
+        return await awaitable, None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return None, error
+
+
+class Tasks:
+    """What hooks left to await.
+
+    Parameters
+    ----------
+    host : AgentLoop
+        On whose loop it runs, and whose turns it makes.
+    """
+
+    def __init__(self, host: AgentLoop) -> None:
+        self._host = host
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.spawned = 0
+        """How many were made."""
+        self.begun = 0
+        """How many of these have begun for certain; a task begins a turn of the loop later."""
+        self._is_counting = False
+
+    def spawn(
+        self,
+        awaitable: Awaitable[Any],
+        context: Context,
+        done: Callable[[Any, BaseException | None], None],
+    ) -> Callable[[], object]:
+        """Make a task of it; `done` gets its value or its error."""
+        host = self._host
+        task: asyncio.Task[Any] = context.run(host.loop.create_task, _contained(awaitable))
+        self.tasks.add(task)
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            self.tasks.discard(task)
+            if task.cancelled():
+                value, error = None, asyncio.CancelledError()
+                if inspect.iscoroutine(awaitable):
+                    awaitable.close()  # it may never have begun
+            else:
+                value, error = task.result()
+            host.begin_turn()
+            host.safely(done, value, error)
+            host.end_turn()
+
+        task.add_done_callback(ended)
+        self.spawned += 1
+        if not self._is_counting:
+            self._is_counting = True
+            host.loop.call_soon(self._have_begun, self.spawned)
+        return task.cancel
+
+    def _have_begun(self, count: int) -> None:
+        self.begun = count  # the loop begins tasks in order, and these were there before us
+        if self.spawned > count:
+            self._host.loop.call_soon(self._have_begun, self.spawned)
+        else:
+            self._is_counting = False
 
 
 class Hooks:
@@ -99,12 +175,15 @@ class Hooks:
         except BaseException as error:  # sys.exit() in a hook must not end every agent
             self.report(connection, function.__name__, error)
             return
-        if result is not None and inspect.isawaitable(result):
-            self._go_on(connection, context, function.__name__, result)
+        if result is not None:
+            self.go_on(connection, context, function.__name__, result)
 
-    def _go_on(
-        self, connection: Connection | None, context: Context, name: str, rest: Awaitable[Any]
+    def go_on(
+        self, connection: Connection | None, context: Context, name: str, result: Any
     ) -> None:
+        """Make a task of what a hook returned, where it is something to await."""
+        if not inspect.isawaitable(result):
+            return
         self._begin(connection)
         ordinal = self._host.receipts.postpone(connection)
 
@@ -114,9 +193,9 @@ class Hooks:
                 self.report(connection, name, error)
             self._host.receipts.end(connection, ordinal)
 
-        self._host.spawn(rest, context, ended)
+        self._host.spawn(result, context, ended)
         if connection is not None:
-            connection.latest = self._host.spawned
+            connection.latest = self._host.under_way.spawned
 
     def _begin(self, connection: Connection | None) -> None:
         if connection is not None:

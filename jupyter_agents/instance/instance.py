@@ -25,13 +25,16 @@ from jupyter_agents.link.frames import Kind, pack_numbers
 from jupyter_agents.protocol import closing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from jupyter_agents.host.agent import Agent
     from jupyter_agents.host.connection import Connection
     from jupyter_agents.host.host import AgentHost, Hosted
 
 __all__ = ["AgentInstance"]
+
+# a member of an enum is slow to find
+_TEXT_MANY, _BINARY_MANY = int(Kind.TEXT_MANY), int(Kind.BINARY_MANY)
 
 
 class AgentInstance:
@@ -59,6 +62,8 @@ class AgentInstance:
         self.object: Agent | None = None
         self.started = self.starting = self.has_old_code = False
         self.used_at = host.loop.time()
+        self.is_wanted = False
+        """Set on any thread: it has been used since `Rest` looked."""
         self._under_way = 0
         self.leaving: asyncio.Future[None] | None = None
         """Done when it sleeps, while `on_stop` runs before that."""
@@ -326,6 +331,7 @@ class AgentInstance:
     def enlist(self, connection: Connection) -> None:
         """From now on it is listed and gets broadcasts."""
         connection.ready_state = "open"
+        connection.takes_frames = connection.accepted
         self.members[connection.number] = connection
         self._everyone = None
         self.host.event("connect", self, {"connection": connection})
@@ -333,6 +339,7 @@ class AgentInstance:
     def delist(self, connection: Connection, ready_state: Any) -> None:
         """From now on it is not."""
         connection.ready_state = ready_state
+        connection.takes_frames = False
         if self.members.pop(connection.number, None) is not None:
             self._everyone = None
             self.sync.leave(connection)
@@ -363,52 +370,67 @@ class AgentInstance:
         """See `Connection.close`."""
         self.host.do(self.door.close, connection, code, reason)
 
-    def send(self, connection: Connection, payload: bytes, binary: bool) -> bool:
-        """One message to one connection; False when it is closed already."""
+    def post_send(self, connection: Connection, payload: bytes, kind: int) -> bool:
+        """`send` from any thread, in order."""
         if connection.ready_state not in ("open", "connecting"):
             return False
-        self.host.do(self._send, connection, payload, Kind.BINARY if binary else Kind.TEXT)
+        self.host.do(self.send, connection, payload, kind)
         return True
-
-    def _send(self, connection: Connection, payload: bytes, kind: int) -> None:
-        if connection.ready_state not in ("open", "connecting"):
-            return
-        self.sync.flush()
-        if connection.accepted:
-            connection.messages_out += 1
-            connection.bytes_out += len(payload)
-            self.host.send(kind, connection.number, payload)
-        else:
-            connection.held.append((kind, payload, True))
-        if self.host.watched:
-            facts = {"connection": connection, "payload": payload, "binary": kind == Kind.BINARY}
-            self.host.event("sent", self, facts)
 
     def broadcast(self, message: Any, without: Iterable[str], tag: str | None) -> None:
         """One message to many; it crosses the link once."""
-        if isinstance(without, (str, bytes)):
+        if type(message) is str:  # as `to_payload`, in fewer steps
+            payload, kind = message.encode("utf-8", "replace"), _TEXT_MANY
+        else:
+            payload, binary = to_payload(message)
+            kind = _BINARY_MANY if binary else _TEXT_MANY
+        if without == () and tag is None:
+            self.host.do(self._broadcast, payload, kind)
+        elif isinstance(without, (str, bytes)):
             raise TypeError("without takes a list of connection ids, not one string")
-        payload, binary = to_payload(message)
-        self.host.do(self._broadcast, payload, binary, frozenset(without), tag)
+        else:
+            self.host.do(self._broadcast, payload, kind, frozenset(without), tag)
+
+    # -- on the agents' thread -----------------------------------------------------------------
+
+    def send(self, connection: Connection, payload: bytes, kind: int) -> bool:
+        """One message to one connection; False when it is closed already."""
+        host = self.host
+        if connection.takes_frames:
+            if self.sync.is_dirty:
+                self.sync.flush()
+            connection.messages_out += 1
+            connection.bytes_out += len(payload)
+            host.send(kind, connection.number, payload)
+        elif connection.ready_state in ("open", "connecting"):
+            self.sync.flush()
+            connection.held.append((kind, payload, True))
+        else:
+            return False
+        if host.watched:
+            facts = {"connection": connection, "payload": payload, "binary": kind == Kind.BINARY}
+            host.event("sent", self, facts)
+        return True
 
     def _broadcast(
-        self, payload: bytes, binary: bool, left_out: frozenset[str], tag: str | None
+        self, payload: bytes, kind: int, left_out: Collection[str] = (), tag: str | None = None
     ) -> None:
-        self.sync.flush()
-        everyone = self._everyone if not left_out and tag is None else None
+        if self.sync.is_dirty:
+            self.sync.flush()
+        everyone = None if left_out or tag is not None else self._everyone
         if everyone is None:
-            everyone = self._choose(payload, binary, left_out, tag)
-        count = len(everyone) // 4
-        if count:
-            kind = Kind.BINARY_MANY if binary else Kind.TEXT_MANY
-            self.host.send(kind, count, everyone + payload)
-        if self.host.watched:
-            facts = {"payload": payload, "binary": binary, "recipients": count}
-            self.host.event("broadcast", self, facts)
+            everyone = self._choose(payload, kind, left_out, tag)
+        host = self.host
+        if everyone:
+            host.send(kind, len(everyone) // 4, everyone + payload)
+        if host.watched:
+            facts = {"payload": payload, "binary": kind == _BINARY_MANY}
+            host.event("broadcast", self, {**facts, "recipients": len(everyone) // 4})
 
     def _choose(
-        self, payload: bytes, binary: bool, left_out: frozenset[str], tag: str | None
+        self, payload: bytes, kind: int, left_out: Collection[str], tag: str | None
     ) -> bytes:
+        single = Kind.BINARY if kind == _BINARY_MANY else Kind.TEXT
         chosen, waiting = [], False
         for connection in self.members.values():
             if connection.id in left_out or (tag is not None and tag not in connection.tags):
@@ -417,7 +439,7 @@ class AgentInstance:
                 chosen.append(connection.number)
             else:
                 waiting = True
-                connection.held.append((Kind.BINARY if binary else Kind.TEXT, payload, False))
+                connection.held.append((single, payload, False))
         numbers = pack_numbers(chosen)
         if not waiting and not left_out and tag is None:
             self._everyone = numbers

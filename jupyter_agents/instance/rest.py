@@ -146,7 +146,8 @@ class Rest:
     def _go_on(self) -> None:
         for _ in range(min(SLICE, len(self._tired))):
             instance, used_at = self._tired.popleft()
-            if instance in self.awake and instance.used_at == used_at and not instance.is_in_use:
+            is_unused = instance.used_at == used_at and not instance.is_wanted
+            if instance in self.awake and is_unused and not instance.is_in_use:
                 self._host.safely(self._lull, instance)
         if self._tired:
             self._host.loop.call_soon(self._go_on, context=contextvars.Context())
@@ -155,8 +156,8 @@ class Rest:
         """Those that shall sleep, the ones unused for longest first."""
         limits, idle = self._host.limits, []
         for instance in self.awake:
-            if instance.is_in_use or instance in used:
-                instance.used_at = now
+            if instance.is_wanted or instance.is_in_use or instance in used:
+                instance.is_wanted, instance.used_at = False, now
             elif instance.hosted.cls.hibernate:
                 idle.append(instance)
         idle.sort(key=lambda instance: instance.used_at)

@@ -52,7 +52,7 @@ class Sync:
         self._instance = instance
         self._host = host
         self._side = AgentSide(instance.hosted.agent, instance.name)
-        self._dirty = self._is_following = self._is_over = False
+        self.is_dirty = self._is_following = self._is_over = False
         self._least_version = 0
         self._writer: int | None = None
         self._heard: list[tuple[Any, Source]] = []
@@ -79,9 +79,9 @@ class Sync:
         self._instance.still_used()
         if self._instance.has_old_code:
             self._follow()
-        is_only_change = not self._dirty
+        is_only_change = not self.is_dirty
         self._writer = source.number if source != "server" and is_only_change else None
-        self._dirty = True
+        self.is_dirty = True
         agent = self._instance.object
         if agent is not None:
             self._heard.append((agent.state, source))
@@ -153,7 +153,7 @@ class Sync:
 
     def clear(self) -> None:
         """Drop everything stored."""
-        self._dirty, self._heard = False, []
+        self.is_dirty, self._heard = False, []
         hosted = self._instance.hosted
         if self._instance.object is not None:
             self._least_version = state_version(self._instance.object)
@@ -167,7 +167,7 @@ class Sync:
 
     def announce(self) -> None:
         """Tell everyone the state as it is."""
-        self._dirty = snapshot_json(self._instance.agent) is not None
+        self.is_dirty = snapshot_json(self._instance.agent) is not None
         self.flush()
 
     # -- telling -------------------------------------------------------------------------------
@@ -177,9 +177,9 @@ class Sync:
 
         Nothing of this instance may be sent before.
         """
-        if not self._dirty or self._is_over:
+        if not self.is_dirty or self._is_over:
             return
-        self._dirty = False
+        self.is_dirty = False
         agent, hosted = self._instance.agent, self._instance.hosted
         snapshot = self._snapshot(agent)
         if snapshot is None:

@@ -107,7 +107,10 @@ class Arguments(NamedTuple):
         wanted = self.positional
         if surplus > 0 and self.rest is not None:
             wanted += (self.rest,) * surplus
-        return [_convert(method, a, value) for a, value in zip(wanted, args, strict=False)]
+        return [
+            value if type(value) is a.hint else _convert(method, a, value)
+            for a, value in zip(wanted, args, strict=False)
+        ]
 
     def _miscounted(self, method: str, count: int) -> str:
         names = [repr(argument.name) for argument in self.positional]
@@ -154,7 +157,7 @@ def _has_strangers(shape: object, seen: tuple[object, ...] = ()) -> bool:
 
 def _convert(method: str, argument: Argument, value: Any) -> Any:
     hint = argument.hint
-    if hint is Any or type(value) is hint:
+    if hint is Any:
         return value
     try:
         return msgspec.convert(value, hint, str_keys=True)

@@ -6,7 +6,6 @@ who negotiated it (``_ja=1``). Must not decide anything: `agent_side` and `clien
 
 from __future__ import annotations
 
-import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -180,13 +179,13 @@ def rpc_result(
     ``{"type": "rpc", "id": str, "success": true, "result": any, "done": bool}``; recordings 08
     and 10.
     """
-    return _frame(
-        b'"rpc"',
-        id=encode(call_id),
-        success=b"true",
-        result=None if value is MISSING else encode(value),
-        done=b"true" if done else b"false",
-        seq=_number(seq),
+    result = b"" if value is MISSING else b'"result":%b,' % encode(value)
+    number = b"" if seq is None else b',"seq":%d' % seq
+    return b'{"type":"rpc","id":%b,"success":true,%b"done":%b%b}' % (
+        encode(call_id),
+        result,
+        b"true" if done else b"false",
+        number,
     )
 
 
@@ -313,21 +312,22 @@ def read_client_frame(text: str, *, extended: bool = False) -> ClientFrame | Non
     return StateWanted() if kind == "cf_agent_state_get" else None
 
 
-_OBJECT_START = re.compile(r"[ \t\n\r]*\{")
+FRAME_STARTS = "{ \t\n\r"
+"""A text that begins otherwise is no frame of ours, however long it is."""
 
 
 def _our_object(text: str) -> dict[str, Any] | None:
     """Return the parsed frame if it can be one of ours; most messages leave at the first line."""
-    if not _OBJECT_START.match(text):  # first: it looks at the beginning only, however long
+    if text[:1] not in FRAME_STARTS:
         return None
     # A type of ours stands there literally or with letters escaped, and their escapes begin so.
     if '"rpc' not in text and '"cf_agent_' not in text and "\\u00" not in text:
         return None
     try:
-        found: dict[str, Any] = decode(text)
+        found = decode(text)
     except ValueError:
         return None
-    return found
+    return found if isinstance(found, dict) else None
 
 
 def _read_call(frame: dict[str, Any], extended: bool) -> CallReceived | CallMalformed | None:

@@ -261,7 +261,7 @@ class Binding:
     def _write(self) -> None:
         """Have the newest wanted value written; whatever came in between is skipped."""
         value = self._wanted.pop()
-        own = vars(self._handle)
+        reach = vars(self._handle)["_reach"]
         field = self._field
 
         def work(agent: Any) -> None:
@@ -269,7 +269,7 @@ class Binding:
 
         self._is_writing = True
         try:
-            future = own["_host"].submit(self._handle._outside, work)
+            future = reach.host.submit(reach.outside, work)
         except HostStopped as error:
             self._is_writing = False
             self._refused(error)

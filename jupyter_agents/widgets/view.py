@@ -171,8 +171,8 @@ class LiveView(anywidget.AnyWidget):
 
 def _target(shown: Any) -> tuple[AgentHost, str, str | None]:
     if isinstance(shown, AgentHandle):
-        own = vars(shown)
-        return own["_host"], own["_hosted"].agent, shown.name
+        reach = vars(shown)["_reach"]
+        return reach.host, reach.agent, reach.name
     if hasattr(shown, "host") and hasattr(shown, "agent"):
         return shown.host, shown.agent, None
     raise TypeError(

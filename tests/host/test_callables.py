@@ -188,6 +188,35 @@ def test_children_and_parents_methods_are_listed():
     assert get_callable_methods(Room)["add"].description == "Add two numbers."
 
 
+async def test_method_that_was_replaced_is_found_anew():
+    """What is remembered of a call is not believed when the class has changed, or its parent."""
+
+    class Parent(Stateful):
+        @callable_method
+        def work(self, a: int):
+            return a
+
+    class Child(Parent):
+        pass
+
+    async def answer(*args):
+        reply = FakeReply()
+        await run_call(Child(), "work", list(args), reply)
+        return reply.frames[-1]
+
+    assert [await answer(1), await answer(1)] == [("done", 1)] * 2
+    Parent.work = callable_method(lambda self: "parent's")
+    assert await answer() == ("done", "parent's")
+    Child.work = callable_method(lambda self, a, b: a + b)
+    assert await answer(1, 2) == ("done", 3)
+    Child.work = lambda self: "not marked"
+    assert await answer() == ("fail", "Method work is not callable")
+    Child.work = 5
+    assert await answer() == ("fail", "Method work does not exist")
+    Child.work = classmethod(callable_method(lambda cls: cls.__name__))
+    assert [await answer(), await answer()] == [("done", "Child")] * 2
+
+
 def test_undecorated_override_takes_the_method_away():
     """A child that overrides without the mark has closed the method."""
 

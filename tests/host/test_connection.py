@@ -130,3 +130,48 @@ def test_snapshot_of_connections_is_a_sequence():
     assert len(snapshot) == 0
     assert list(snapshot) == []
     assert repr(snapshot) == "<0 connections: >"
+
+
+class Name(str):
+    """Text of a class of its own."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("message", [Name("é"), "\ud800", b"x", bytearray(b"x")])
+async def test_send_and_broadcast_take_the_same(message):
+    """What goes to one and what goes to all is encoded alike, in fewer steps or more."""
+    async with AgentHarness(Room) as harness:
+        connection, client = await connected(harness)
+        payload, binary = to_payload(message)
+        assert connection.send(message)
+        harness.agent(Room, "x").broadcast(message)
+        expected = payload if binary else payload.decode()
+        assert [await client.receive(), await client.receive()] == [expected] * 2
+        with pytest.raises(TypeError, match="int"):
+            connection.send(1)
+
+
+async def test_takes_frames_exactly_while_accepted_and_open():
+    """The one flag that a send looks at: not before `on_connect` has ended, not after a close."""
+    seen = []
+
+    class Visited(Room):
+        def on_connect(self, connection, ctx):
+            seen.append(connection.takes_frames)
+            connection.send("held")
+
+        def on_close(self, connection, *how):
+            seen.append(connection.takes_frames)
+
+    async with AgentHarness(Visited) as harness:
+        client = await harness.connect(Visited, "x", connection_id="A")
+        seen.append(harness.agent(Visited, "x").get_connection("A").takes_frames)
+        assert await client.receive() == "held"
+        await harness.restart(Visited)
+        connection = harness.agent(Visited, "x").get_connection("A")
+        seen.append(connection.takes_frames)
+        connection.close()
+        seen.append(connection.takes_frames)
+        await harness.idle()
+    assert seen == [False, True, True, False, False]

@@ -25,6 +25,7 @@ from jupyter_agents.errors import AgentNotFound, HostStopped
 from jupyter_agents.host import handle as handle_module
 from jupyter_agents.host.handle import AgentHandle, handle_for
 from jupyter_agents.host.host import Hosted, HostLimits
+from jupyter_agents.instance import hosted as hosted_module
 from jupyter_agents.instance.hooks import get_current_agent
 from jupyter_agents.testing import AgentHarness, SyncHarness
 
@@ -461,7 +462,7 @@ async def test_methods_run_on_the_agents_thread():
     """Sync ones return their result, async ones an awaitable; errors are the caller's."""
 
     async def test(kernel):
-        room, there = cell_handle(kernel), kernel.host._thread_id
+        room, there = cell_handle(kernel), kernel.host.thread_id
         assert room.warmer(by=2.0) == 22.0
         assert room.where() == there
         assert await room.slowly(9.0) == there
@@ -495,7 +496,7 @@ async def test_generators_run_on_the_agents_thread():
                 closed.append(threading.get_ident())
 
     async def test(kernel):
-        counter, there = cell_handle(kernel, Counter), kernel.host._thread_id
+        counter, there = cell_handle(kernel, Counter), kernel.host.thread_id
         assert [item async for item in counter.count(3)] == [(i, there) for i in range(3)]
         assert list(counter.steps(3)) == [(i, there) for i in range(3)]
         started = counter.steps(3)
@@ -756,7 +757,7 @@ def test_stuck_thread_is_named_after_a_limit(kernel, monkeypatch):
             release.wait(LIMIT_S)
 
     client, room = kernel.connect(Blocker, "x"), cell_handle(kernel)
-    monkeypatch.setattr(handle_module, "STUCK_S", 0.2)
+    monkeypatch.setattr(hosted_module, "STUCK_S", 0.2)
     asyncio.run_coroutine_threadsafe(client._wrapped.send("go"), kernel.host.loop)
     assert blocked.wait(LIMIT_S)
     try:
@@ -776,7 +777,7 @@ def test_start_that_never_ends_is_named(kernel, monkeypatch):
             await asyncio.Event().wait()
 
     kernel.serve(Hanging)
-    monkeypatch.setattr(handle_module, "STUCK_S", 0.1)
+    monkeypatch.setattr(hosted_module, "STUCK_S", 0.1)
     with pytest.raises(TimeoutError, match="on_start of Hanging 'kitchen' has not ended"):
         cell_handle(kernel, Hanging)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import stat
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from jupyter_agents.errors import StateError
 from jupyter_agents.host import storage as storage_module
 from jupyter_agents.host.storage import (
+    Commits,
     MemoryStorage,
     SqliteStorage,
     StoredInstance,
@@ -604,3 +606,28 @@ def test_stored_instances_are_json_text(sqlite):
     sqlite.save("room", "a", state_json=deep, version=1)
     sqlite.close()
     assert sqlite.load("room", "a").state_json == deep
+
+
+async def test_commit_that_fails_is_tried_again_until_it_does_not(caplog, monkeypatch):
+    """A full disk is logged once, and what waits is saved when there is room, without a change."""
+    monkeypatch.setattr(storage_module, "SAVE_AGAIN_S", 0.005)
+    loop, saved, is_full = asyncio.get_running_loop(), asyncio.Event(), True
+
+    class Full(MemoryStorage):
+        def commit(self):
+            if is_full:
+                raise OSError
+            saved.set()
+
+    commits = Commits(loop, lambda: loop.call_soon(commits.commit))
+    commits.touched.add(storage := Full())
+    commits.commit()
+    commits.touched.add(storage)
+    commits.commit()
+    is_full = False
+    await asyncio.wait_for(saved.wait(), 5)
+    assert caplog.text.count("could not be saved") == 1
+    saved.clear()
+    await asyncio.sleep(0.02)
+    assert not saved.is_set()
+    commits.end()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import signal
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -93,24 +97,6 @@ async def test_submit_returns_results_and_errors_of_sync_and_async():
         return loop.submit(lambda: 1).result(5), loop.submit(later, 2).result(5)
 
     assert await asyncio.to_thread(elsewhere) == (1, 2)
-
-
-async def test_commit_that_fails_is_tried_again_until_it_does_not(caplog, monkeypatch):
-    """A full disk is logged once, and what waits is saved when there is room, without a change."""
-    monkeypatch.setattr(module, "SAVE_AGAIN_S", 0.005)
-    loop, uplink = looped()
-    storage = FakeStorage(uplink)
-    commit, storage.commit = storage.commit, lambda: 1 / 0
-    for _ in range(3):
-        loop.touched(storage)
-        loop.send(1, 1)
-        loop.end_turn()
-    assert uplink.batches == [[(1, 1, b"")]] * 3
-    await asyncio.sleep(0.02)
-    storage.commit = commit
-    await asyncio.sleep(0.03)
-    assert uplink.batches[3:] == ["commit"]
-    assert caplog.text.count("could not be saved") == 1
 
 
 async def test_work_knows_the_context_of_who_submitted_it():
@@ -235,6 +221,118 @@ async def test_posts_of_one_thread_keep_their_order():
 
     await asyncio.to_thread(elsewhere)
     assert seen == list(range(20_000))
+
+
+@contextlib.contextmanager
+def standing():
+    """An AgentLoop on a thread whose loop turns only when a test says so."""
+    thread = AgentThread("standing-agents")
+    gate = threading.Event()
+    loop = AgentLoop(thread.loop, thread.ident, 1 << 30)
+    loop.uplink = FakeUplink()
+    thread.call(gate.wait)
+    try:
+        yield loop, gate
+    finally:
+        gate.set()
+        loop.refuse_work()
+        thread.stop()
+
+
+def test_who_posts_too_much_waits_for_room(monkeypatch):
+    """Law 9: no more is queued than the limit, and nothing is lost."""
+    monkeypatch.setattr(module, "MAX_POSTED", 10)
+    seen = []
+    with standing() as (loop, gate), ThreadPoolExecutor(1) as pool:
+
+        def post_all():
+            for n in range(1000):
+                loop.post(seen.append, n)
+            return loop.submit(lambda: list(seen)).result(5)
+
+        posting = pool.submit(post_all)
+        while not loop._has_room.is_set() and len(loop.posted) < 10:
+            time.sleep(0.001)
+        assert len(loop.posted) == 10
+        assert not posting.done()
+        gate.set()
+        assert posting.result(5) == list(range(1000))
+
+
+def test_who_waits_for_room_hears_of_the_stop(monkeypatch):
+    """A loop that refuses work lets nobody wait."""
+    monkeypatch.setattr(module, "MAX_POSTED", 1)
+    with standing() as (loop, _), ThreadPoolExecutor(1) as pool:
+        loop.post(print)
+        waiting = pool.submit(loop.post, print)
+        loop.refuse_work()
+        with pytest.raises(HostStopped):
+            waiting.result(5)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal for one thread")
+def test_cell_that_waits_for_room_can_be_interrupted(monkeypatch):
+    """Stop works on a cell that broadcasts faster than it can, and leaves the queue in order."""
+    monkeypatch.setattr(module, "MAX_POSTED", 3)
+    seen = []
+    with standing() as (loop, gate):
+        timer = threading.Timer(0.05, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+        for n in range(3):
+            loop.post(seen.append, n)
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            loop.post(seen.append, 3)
+        gate.set()
+        assert loop.submit(lambda: list(seen)).result(5) == [0, 1, 2]
+
+
+def test_interrupt_between_queue_and_wake_up_leaves_nothing_behind(monkeypatch):
+    """What was posted when the interrupt came is done, though nobody posts after it."""
+    seen = threading.Event()
+    with standing() as (loop, gate):
+        gate.set()
+        wake = loop.loop.call_soon_threadsafe
+        interrupts = [KeyboardInterrupt]
+
+        def call_soon_threadsafe(*args):
+            if interrupts:
+                raise interrupts.pop()
+            return wake(*args)
+
+        monkeypatch.setattr(loop.loop, "call_soon_threadsafe", call_soon_threadsafe)
+        with pytest.raises(KeyboardInterrupt):
+            loop.post(seen.set)
+        assert seen.wait(5)
+
+
+async def test_posts_wait_while_the_link_is_full():
+    """What other threads send stays in their queue: they are slowed down, and no send fails."""
+    loop, uplink = looped()
+    uplink.is_full = True
+    loop.post(loop.send, 1, 1, b"x")
+    await asyncio.sleep(0)
+    assert len(loop.posted) == 1
+    uplink.is_full = False
+    loop.link_has_room()
+    await asyncio.sleep(0)
+    assert uplink.batches == [[(1, 1, b"x")]]
+
+
+async def test_large_posts_look_at_the_link_in_between():
+    """Posts of many megabytes fill no outbox: once the link is full, the rest waits."""
+    loop, uplink = looped()
+    loop._outbox_limit = 4 << 20
+
+    def send_frames(frames):
+        uplink.batches.append(frames)
+        uplink.is_full = True
+
+    uplink.send_frames = send_frames
+    for _ in range(10):
+        loop.post(loop.send, 1, 1, b"x" * (1 << 20))
+    await asyncio.sleep(0)
+    assert len(uplink.batches) == 1
+    assert len(loop.posted) == 9
 
 
 async def test_failed_work_does_not_stop_the_rest(caplog):

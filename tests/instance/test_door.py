@@ -241,7 +241,10 @@ async def test_unusable_tags_close_with_1011(tags):
         assert isinstance(errors[0], (TypeError, ValueError))
 
 
-@pytest.mark.parametrize("text", ["{bad", "null", "", "{}", "[]", '{"type":5}', '{"type":null}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{bad", "null", "", "{}", "[]", '{"type":5}', '{"type":null}', ' ["rpc"]', '\n"cf_agent_"'],
+)
 async def test_odd_text_goes_to_on_message(text):
     """T039, T040: whatever is not ours goes to `on_message`, and the connection lives."""
     async with AgentHarness(Echo) as harness:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
 from jupyter_agents import Agent, ServeError, callable_method
+from jupyter_agents.errors import AgentNotFound, HostStopped
+from jupyter_agents.host.host import HostLimits
 from jupyter_agents.host.storage import MemoryStorage, SqliteStorage, is_same_place
-from jupyter_agents.instance.hosted import Hosted
-from jupyter_agents.testing import AgentHarness
+from jupyter_agents.instance.hosted import QUEUED_SIZE, Hosted
+from jupyter_agents.testing import AgentHarness, SyncHarness
 
 NAMES = ("room", "Room")
 
@@ -210,3 +214,149 @@ async def test_two_hundred_runs_leave_nothing_behind(tmp_path):
         assert len(harness.host.mirrors) == 0
         assert not [t for t in threading.enumerate() if "agents" in t.name]
         assert client.state == {"n": 151}
+
+
+# -- a handle's broadcasts -----------------------------------------------------------------------
+
+
+class Hall(Agent):
+    """Sends some of its listeners messages only."""
+
+    initial_state = {"n": 0}
+
+    def should_send_protocol_messages(self, connection, ctx):
+        return "quiet" not in ctx.query
+
+    def on_state_changed(self, state, source):
+        self.broadcast(f"state {state['n']}")
+
+
+@pytest.fixture
+def hall():
+    """A hall on the agents' thread, one listener, and the handle of a cell."""
+    with SyncHarness(Hall, limits=HostLimits(settle_s=0.01, stop_s=0.05)) as kernel:
+        listener = kernel.connect(Hall, "x", query={"quiet": "yes"})
+        yield kernel, listener, kernel._wrapped.handle(Hall, "x")
+
+
+@contextlib.contextmanager
+def standing_still(kernel):
+    """The agents' thread does nothing meanwhile."""
+    begun, go_on = threading.Event(), threading.Event()
+    kernel.host.loop.call_soon_threadsafe(lambda: (begun.set(), go_on.wait(10)))
+    assert begun.wait(10)
+    try:
+        yield
+    finally:
+        go_on.set()
+
+
+def test_broadcast_of_a_handle_is_queued_in_order(hall):
+    """It does not wait for the agents' thread, and comes before what its thread does next."""
+    kernel, listener, room = hall
+    with standing_still(kernel):
+        for n in range(100):
+            room.broadcast(f"{n}")
+        room.broadcast_json({"n": 100})
+        room.broadcast(b"101")
+    room.set_state({"n": 1})
+    room.broadcast("after")
+    expected = [*map(str, range(100)), '{"n":100}', b"101", "state 1", "after"]
+    assert [listener.receive() for _ in expected] == expected
+
+
+def test_broadcast_of_a_handle_chooses_as_the_agents_own(hall):
+    """`without` and `tag` leave out the same connections."""
+    kernel, listener, room = hall
+    other = kernel.connect(Hall, "x", query={"quiet": "yes"})
+    first, _ = kernel._wrapped.agent(Hall, "x").get_connections()
+    room.broadcast("not you", without=[first.id])
+    room.broadcast("only you", tag=first.id)
+    assert other.receive() == "not you"
+    assert listener.receive() == "only you"
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [((1,), "str or bytes"), (("x", "id"), "list of connection ids"), (("x", 1), "iterable")],
+)
+def test_broadcast_with_wrong_arguments_raises_at_once(hall, args, text):
+    """A cell hears of its own mistakes, though nobody waits for the rest."""
+    _, _, room = hall
+    with pytest.raises(TypeError, match=text):
+        room.broadcast(*args)
+    with pytest.raises(TypeError):
+        room.broadcast_json(object())
+
+
+def test_large_broadcast_of_a_handle_waits(hall):
+    """What is queued is bounded in bytes, too."""
+    kernel, listener, room = hall
+    pool = ThreadPoolExecutor(1, thread_name_prefix="cell")
+    with pool, standing_still(kernel):
+        large = pool.submit(room.broadcast, "x" * (QUEUED_SIZE + 1))
+        small = pool.submit(room.broadcast, "x" * QUEUED_SIZE)
+        assert not wait([large, small], 0.05).done
+    assert wait([large, small], 10).not_done == set()
+    assert len(listener.receive()) == QUEUED_SIZE + 1
+
+
+def test_broadcast_to_an_agent_that_has_yet_to_start_starts_it(hall):
+    """As every other call, it wakes an instance that sleeps."""
+    kernel, listener, room = hall
+    kernel.host.submit(lambda: kernel.host.rest.lull(room._reach.instance())).result(10)
+    assert not kernel.host.find(Hall).instances["x"].started
+    room.broadcast("good morning")
+    assert kernel.host.find(Hall).instances["x"].started
+    assert listener.receive() == "good morning"
+
+
+def test_own_broadcast_of_an_agent_is_called(hall):
+    """A class that overrides it gets the call on its thread, and the caller what it returns."""
+    kernel, _, _ = hall
+
+    class Loud(Hall):
+        def broadcast(self, message):
+            """Shout."""
+            super().broadcast(message.upper())
+            return threading.get_ident()
+
+    listener = kernel.connect(Loud, "x", query={"quiet": "yes"})
+    room = kernel._wrapped.handle(Loud, "x")
+    assert room.broadcast("hey") == kernel._thread.ident
+    assert room.broadcast.__doc__ == "Shout."
+    assert listener.receive() == "HEY"
+
+
+def test_broadcast_to_what_is_served_no_more_says_so(hall):
+    """AgentNotFound after the class was stopped, HostStopped after the host was."""
+    kernel, _, room = hall
+    kernel.host.submit(kernel.host.withdraw, "hall").result(10)
+    with pytest.raises(AgentNotFound):
+        room.broadcast("x")
+    kernel.serve(Hall)
+    room.set_state({"n": 2})
+    asyncio.run_coroutine_threadsafe(kernel.host.stop(), kernel.host.loop).result(10)
+    with pytest.raises(HostStopped):
+        room.broadcast("x")
+
+
+def test_instance_that_a_cell_broadcasts_to_is_not_put_to_sleep(hall):
+    """A queued broadcast counts as use, also where too many are awake."""
+    kernel, listener, room = hall
+    listener.close()
+    kernel.idle()
+    rest, loop = kernel.host.rest, kernel.host.loop
+    instance = kernel.host.find(Hall).instances["x"]
+
+    def look():
+        kernel.host.set_limits(HostLimits(max_awake=1, idle_s=1))
+        return rest._find_tired(loop.time() + 10, set())
+
+    kernel.request(Hall, "another")
+    with standing_still(kernel):
+        room.broadcast("x")
+        assert instance.is_wanted
+        looked = kernel.host.submit(look)
+    assert instance not in looked.result(10)
+    assert not instance.is_wanted

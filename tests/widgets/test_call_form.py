@@ -118,4 +118,4 @@ async def test_method_runs_on_the_agents_thread_in_its_own_context(front):
     async with AgentHarness(Spy) as harness:
         view = front(CallForm(namespace(harness, Spy))).hello()
         await view.ask("call", method="look", args=[])
-        assert seen == [(harness.host._thread_id, True)]
+        assert seen == [(harness.host.thread_id, True)]

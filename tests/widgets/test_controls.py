@@ -180,7 +180,7 @@ async def test_agents_code_runs_on_the_agents_thread(comms, eventually):
         steps.value = 7
         agent = harness.agent(Thermostat, "kitchen")
         await eventually(lambda: agent.steps == 7)
-        assert set(THREADS) == {harness.host._thread_id}
+        assert set(THREADS) == {harness.host.thread_id}
         assert threading.get_ident() not in THREADS
 
 

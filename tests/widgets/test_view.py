@@ -91,11 +91,11 @@ async def test_view_of_a_stopped_host_says_so(front):
         view = front(panel).hello()
         await harness.host.stop()
         monkey = harness.host
-        monkey._thread_id, before = -1, monkey._thread_id
+        monkey.thread_id, before = -1, monkey.thread_id
         view.say("alive")
         assert view.kinds[-1] == "ended"
         panel.close()
-        monkey._thread_id = before
+        monkey.thread_id = before
 
 
 def test_bundle_is_one_module_of_ours_alone():
