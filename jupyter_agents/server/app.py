@@ -73,7 +73,7 @@ class AgentsApp(Limits, ExtensionApp):
         True,
         help=(
             "Have Python's garbage collector leave out what is there when the server has started: "
-            "to look at all of it now and then stops every client for about a tenth of a second."
+            "to look at all of it now and then stops every client for up to a tenth of a second."
         ),
     ).tag(config=True)
 
