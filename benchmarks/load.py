@@ -118,9 +118,11 @@ class Load:
             sock.sendall(request)
             fresh.append(sock)
         hello = subject.first + subject.message("hello, anybody there?")
+        rests = []
         for sock in fresh:
-            rest = _upgraded(sock)
-            sock.sendall(hello)
+            rests.append(_upgraded(sock))
+            sock.sendall(hello)  # all of them speak, then all are heard: nobody is waited for
+        for sock, rest in zip(fresh, rests, strict=True):
             _await(sock, rest, subject.hello)
         self.sockets += fresh
 

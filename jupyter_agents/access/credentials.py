@@ -46,6 +46,7 @@ COOKIE = "jupyter-agents-share"
 
 _JUPYTER_COOKIE = re.compile(rf"username-.*|jupyterhub-.*|_xsrf|{COOKIE}", re.IGNORECASE)
 _XSRF_HEADERS = frozenset({"x-xsrftoken", "x-csrftoken"})
+_CLEANED_HEADERS = _XSRF_HEADERS | {"cookie", "authorization", "referer"}
 _PASS = re.compile(
     r"(?<![A-Za-z0-9])(?:jas\.[0-9a-f]{8}\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"
     r"|jat\.[A-Za-z0-9_-]{16,})"
@@ -67,8 +68,11 @@ def is_jupyter_cookie(name: str, more: Collection[str] = ()) -> bool:
 
 def query_values(request: HTTPServerRequest, name: str) -> list[str]:
     """List the values of one name in the query, empty ones left out."""
-    query = parse_qsl(request.query, keep_blank_values=True, errors="replace")
-    return [value for found, value in query if found == name and value]
+    query = request.query
+    if name not in query and "%" not in query:
+        return []
+    pairs = parse_qsl(query, keep_blank_values=True, errors="replace")
+    return [value for found, value in pairs if found == name and value]
 
 
 def hide_passes(uri: str) -> str:
@@ -92,7 +96,9 @@ def _without_value(piece: str) -> str:
 
 def has_pass(text: str) -> bool:
     """Tell whether a link or ticket stands in a text, percent-encoded or not."""
-    return _PASS.search(text) is not None or _PASS.search(unquote_plus(text)) is not None
+    if _PASS.search(text) is not None:
+        return True
+    return "%" in text and _PASS.search(unquote_plus(text)) is not None
 
 
 def _hidden(piece: str) -> str:
@@ -144,9 +150,14 @@ class Secrets:
 
     def headers(self, request: HTTPServerRequest) -> Iterator[tuple[str, str]]:
         """Yield the headers without credentials; one that cannot be cleaned is left out."""
-        for name, value in request.headers.get_all():
-            kept = self._header(name.lower(), value)
-            if kept is not None:
+        headers = [(name, name.lower(), value) for name, value in request.headers.get_all()]
+        # Mostly one look at all the others finds nothing.
+        others = [value for _, folded, value in headers if folded not in _CLEANED_HEADERS]
+        are_clean = not self._is_telling("\n".join(others))
+        for name, folded, value in headers:
+            if are_clean and folded not in _CLEANED_HEADERS:
+                yield name, value
+            elif (kept := self._header(folded, value)) is not None:
                 yield name, kept
 
     def cookies(self, header: str) -> str:

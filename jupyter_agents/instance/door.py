@@ -18,13 +18,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.errors import RemoteProtocolError
-from jupyter_agents.instance.hooks import outcome
 from jupyter_agents.link.frames import Kind
 from jupyter_agents.protocol import closing, messages
 from jupyter_agents.protocol.messages import FRAME_STARTS
 from jupyter_agents.protocol.names import check_tags
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator
+
     from jupyter_agents.host.connection import Connection
     from jupyter_agents.host.host import AgentHost
     from jupyter_agents.instance.instance import AgentInstance
@@ -83,21 +84,30 @@ class Door:
         self._refresh(connection)
         self._instance.enlist(connection)
         connection.connect_ran = True
-        self._host.spawn(
-            self._greeting(connection), connection._context, partial(self._greeted, connection)
-        )
+        steps, context = self._greeting(connection), connection._context.copy()
+        try:
+            waits_for = context.run(_advance, steps)
+        except BaseException as error:  # sys.exit() in a hook must not end every agent
+            self._greeted(connection, None, error)
+            return
+        if waits_for is None:
+            self._greeted(connection, None, None)
+        else:
+            ended = partial(self._greeted, connection)
+            self._host.spawn(_finish(steps, waits_for), context, ended)
 
-    async def _greeting(self, connection: Connection) -> None:
+    def _greeting(self, connection: Connection) -> Generator[Any, Any, None]:
+        """The hooks of who comes, one by one: yields what each returned, is sent what it meant."""
         agent, ctx = self._instance.agent, connection.ctx
-        tags = await outcome(agent.get_connection_tags(connection, ctx))
+        tags = yield agent.get_connection_tags(connection, ctx)
         connection.tags = check_tags(connection.id, tags)
-        readonly = await outcome(agent.should_connection_be_readonly(connection, ctx))
-        protocol = await outcome(agent.should_send_protocol_messages(connection, ctx))
+        readonly = yield agent.should_connection_be_readonly(connection, ctx)
+        protocol = yield agent.should_send_protocol_messages(connection, ctx)
         # a link for looking only stays one, whatever the hook says
         readonly = connection.readonly or bool(readonly)
         connection.flags.update(readonly=readonly, protocol=bool(protocol))
         self._host.running = agent.on_connect
-        await outcome(agent.on_connect(connection, ctx))
+        yield agent.on_connect(connection, ctx)
 
     def _greeted(self, connection: Connection, value: Any, error: BaseException | None) -> None:
         connection.greeted = True
@@ -359,3 +369,19 @@ class Door:
             self._instance.delist(connection, "closing")
             connection.shut_with = code.to_bytes(2, "big") + reason.encode()
             self._host.send(Kind.CLOSE, connection.number, connection.shut_with)
+
+
+def _advance(steps: Generator[Any, Any, None], value: Any = None) -> Awaitable[Any] | None:
+    """Go on until something has to be awaited; None at the end."""
+    try:
+        while True:
+            value = steps.send(value)
+            if value is not None and inspect.isawaitable(value):
+                return value
+    except StopIteration:
+        return None
+
+
+async def _finish(steps: Generator[Any, Any, None], waits_for: Awaitable[Any] | None) -> None:
+    while waits_for is not None:
+        waits_for = _advance(steps, await waits_for)

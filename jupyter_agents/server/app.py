@@ -5,6 +5,7 @@ Ties the door, the links and the API to one server. Their work is their own.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import secrets
@@ -19,6 +20,7 @@ from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import ensure_async
 from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.web import HTTPError
+from traitlets import Bool
 
 from jupyter_agents.access.credentials import same_text
 from jupyter_agents.link.handshake import fingerprint
@@ -67,6 +69,14 @@ class AgentsApp(Limits, ExtensionApp):
     door: Door
     downlink: Downlink
 
+    spare_collector = Bool(
+        True,
+        help=(
+            "Have Python's garbage collector leave out what is there when the server has started: "
+            "to look at all of it now and then stops every client for up to a tenth of a second."
+        ),
+    ).tag(config=True)
+
     def _config_file_name_default(self) -> str:
         return "jupyter_agents_config"
 
@@ -110,6 +120,8 @@ class AgentsApp(Limits, ExtensionApp):
         """Send the clients away, then let the kernels go."""
         for clock in self._clocks:
             clock.stop()
+        if self.spare_collector:
+            gc.unfreeze()
         await self.autostart.stop()
         self.metrics.stop()
         self.observers.close()
@@ -119,6 +131,8 @@ class AgentsApp(Limits, ExtensionApp):
     async def _start(self) -> None:
         if self.door.is_stopping:
             return
+        if self.spare_collector:
+            gc.freeze()
         self.metrics.start()
         await self.downlink.start()
         for clock in self._clocks:

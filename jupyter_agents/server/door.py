@@ -12,6 +12,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from jupyter_agents.access.credentials import Secrets
 from jupyter_agents.access.desk import Desk
 from jupyter_agents.access.gate import Gate
 from jupyter_agents.link.frames import Kind
@@ -81,12 +82,20 @@ class Door:
         """Told of each socket that is gone, while its record still says whose it was."""
         self.is_stopping = False
         self._all_gone = asyncio.Event()
+        self._secrets: tuple[tuple[str, str], Secrets] = (("", ""), Secrets())
         self._path = re.compile(re.escape(base_url) + f"/*{re.escape(self.prefix)}/")
 
     def behind_prefix(self, path: str) -> str:
         """What follows the prefix in a request's path, still percent-encoded."""
         match = self._path.match(path)
         return path[match.end() :] if match else path
+
+    def secrets(self, token: str, cookie: str = "") -> Secrets:
+        """What a sign-in by a token or a login cookie takes; made anew once either has changed."""
+        if self._secrets[0] != (token, cookie):
+            cookies = (cookie,) if cookie else ()
+            self._secrets = (token, cookie), Secrets((token,), cookies)
+        return self._secrets[1]
 
     def tick(self) -> None:
         """Let time pass in the relay and at the gate; call it every second."""

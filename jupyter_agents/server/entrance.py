@@ -6,18 +6,20 @@ is the room `access/`'s. Here, too, is where a credential is traded for a ticket
 
 from __future__ import annotations
 
+from functools import cached_property
 from http.client import responses
 from typing import TYPE_CHECKING, Any
 
 from tornado.web import HTTPError, RequestHandler
 
-from jupyter_agents.access.credentials import COOKIE, Secrets, hide_passes, presented_tokens
+from jupyter_agents.access.credentials import COOKIE, hide_passes, presented_tokens
 from jupyter_agents.access.gate import NotAdmitted
 from jupyter_agents.access.guests import of_user
 from jupyter_agents.errors import AddressError, AgentNotFound
 from jupyter_agents.protocol.names import Address, split_path
 
 if TYPE_CHECKING:
+    from jupyter_agents.access.credentials import Secrets
     from jupyter_agents.access.guests import Guest
     from jupyter_agents.server.door import Door
 
@@ -38,13 +40,15 @@ class Entrance(RequestHandler):
     door: Door
     guest: Guest | None = None
     """Who did not sign in and is let in nevertheless."""
+    bound_for: tuple[tuple[str, str] | None, str]
+    """The `destination` as it was when the request came."""
 
     async def admit(self) -> None:
         """Return when the client may enter; raise or finish the response otherwise."""
         self.request.uri = hide_passes(self.request.uri or "")  # whoever logs it
         if self.is_preflight():
             return
-        address, access = self.destination()
+        address, access = self.bound_for = self.destination()
         try:
             if address is not None:
                 self.guest = self.door.gate.invited(
@@ -69,7 +73,7 @@ class Entrance(RequestHandler):
 
     def unbidden(self) -> Guest | None:
         """As whom someone enters who shows nothing; None when nobody may."""
-        address, access = self.destination()
+        address, access = self.bound_for
         if address is None:
             return None
         guest = self.door.gate.uninvited(self.request, access, *address)
@@ -93,7 +97,12 @@ class Entrance(RequestHandler):
 
     def address(self) -> Address:
         """The address in the URL; AddressError when it has none."""
-        return split_path(self.door.behind_prefix(self.request.path))[0]
+        return self.place[0]
+
+    @cached_property
+    def place(self) -> tuple[Address, str]:
+        """The address in the URL and the tail behind it; AddressError when it has none."""
+        return split_path(self.door.behind_prefix(self.request.path))
 
     def identity(self) -> dict[str, Any] | None:
         """The visitor, JSON-safe; None where nobody signs in."""
@@ -103,7 +112,7 @@ class Entrance(RequestHandler):
 
     def secrets(self) -> Secrets:
         """What the sign-in consumed."""
-        return Secrets((self.door.token,))
+        return self.door.secrets(self.door.token)
 
     def check_origin(self, origin: str) -> bool:
         """Whether a page of another origin may come in: with the token, or by a ticket."""
@@ -122,7 +131,7 @@ class Entrance(RequestHandler):
 
     def shows_token(self) -> bool:
         """Whether the request has the right token."""
-        known = Secrets((self.door.token,))
+        known = self.secrets()
         return any(known.has(token) for token in presented_tokens(self.request))
 
     def check_origin_header(self) -> None:

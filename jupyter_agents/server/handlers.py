@@ -6,11 +6,16 @@ browser is sent to the login page. Everything else is `sockets.py`.
 
 from __future__ import annotations
 
+import logging
+from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jupyter_server.auth import User
+from jupyter_server.auth import IdentityProvider, User
 from jupyter_server.auth.decorator import allow_unauthenticated, ws_authenticated
 from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.log import log_request
+from jupyter_server.prometheus.log_functions import prometheus_log_method
 from jupyter_server.utils import ensure_async
 from tornado.web import RequestHandler, authenticated
 
@@ -23,9 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentHandler", "StaticHandler", "TicketHandler"]
 
-# jupyter_server does not annotate its decorators; a test looks at every method for their mark
+# jupyter_server does not annotate these; a test looks at every method for the decorators' mark
+_STOCK_MODEL = IdentityProvider.identity_model
 signed_in: Callable[[Any], Any] = ws_authenticated
 open_to_all: Callable[[Any], Any] = allow_unauthenticated
+count: Callable[[RequestHandler], None] = prometheus_log_method
 
 
 class SignIn(Entrance, JupyterHandler):
@@ -36,11 +43,12 @@ class SignIn(Entrance, JupyterHandler):
     """
 
     auth_resource = "agents"
+    _is_called_so: bool | None = None
 
     async def admit(self) -> None:
         """Let in a guest, or whom Jupyter and its authorizer let in."""
         self.current_user = self._jupyter_current_user = None
-        if not self.check_host():  # Jupyter looks at it again, for those who sign in
+        if not self.check_host():
             raise Refused(403, "Forbidden: this server is not called that")
         await super().admit()
         if self.guest is not None:
@@ -48,6 +56,12 @@ class SignIn(Entrance, JupyterHandler):
             self.current_user = self._jupyter_current_user = User(self.guest.username)
         if self.guest is not None or self.is_preflight():
             self.set_cors_headers()
+
+    def check_host(self) -> bool:
+        """Whether the server is called so; Jupyter looks at it again for those who sign in."""
+        if self._is_called_so is None:
+            self._is_called_so = bool(super().check_host())
+        return self._is_called_so
 
     async def sign_in(self) -> None:
         """Sign in by whatever the identity provider knows, then ask the authorizer."""
@@ -83,14 +97,20 @@ class SignIn(Entrance, JupyterHandler):
         user = self.current_user
         if self.guest is not None or user is None:
             return super().identity()
-        return dict(self.identity_provider.identity_model(user))
+        model = self.identity_provider.identity_model
+        if type(user) is User and getattr(model, "__func__", None) is _STOCK_MODEL:
+            # The same: it would take each field for a tree, and copies that. They are texts.
+            return {field.name: getattr(user, field.name) for field in fields(User)}
+        return dict(model(user))
 
     def secrets(self) -> Secrets:
         """The server's token and login cookie, and what another identity provider let in."""
         provider = self.identity_provider
-        known = Secrets((provider.token or "",), (provider.get_cookie_name(self),))
+        known = self.door.secrets(provider.token or "", provider.get_cookie_name(self))
+        if not self.token_authenticated:
+            return known
         presented = presented_tokens(self.request)
-        if not self.token_authenticated or any(known.has(token) for token in presented):
+        if any(known.has(token) for token in presented):
             return known
         # A provider of its own, such as JupyterHub's: which of them it took, only it knows.
         return Secrets(presented, (provider.get_cookie_name(self),))
@@ -115,6 +135,15 @@ class AgentHandler(SignIn, sockets.AgentHandler):  # type: ignore[misc]  # prepa
         """Jupyter's headers, which make no sense on a 101."""
         if not self.is_upgrade():
             JupyterHandler.set_default_headers(self)
+
+    def _log(self) -> None:
+        """Keep the metric of a 101; Jupyter's line for it is for DEBUG, where somebody hears."""
+        wanted: Any = self.settings.get("log_function")
+        is_jupyters = isinstance(wanted, partial) and wanted.func is log_request
+        if self.get_status() != 101 or not is_jupyters or _is_heard(self.log, logging.DEBUG):
+            super()._log()
+        elif wanted.keywords.get("record_prometheus_metrics", True):
+            count(self)
 
     def set_cors_headers(self) -> None:
         """What the administrator allowed; a token alone does not add what the class did not."""
@@ -176,3 +205,12 @@ class StaticHandler(sockets.StaticHandler):
 
 def _nothing(handler: RequestHandler) -> None:
     return None
+
+
+def _is_heard(logger: logging.Logger | None, level: int) -> bool:
+    """Whether a record would be shown: Jupyter's logger takes all, its handler drops most."""
+    while logger is not None:
+        if any(level >= handler.level for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False

@@ -30,11 +30,12 @@ from tornado.websocket import WebSocketHandler
 from jupyter_agents.access.credentials import log_request, read_request, request_summary
 from jupyter_agents.errors import AddressError, AgentNotFound
 from jupyter_agents.protocol.closing import TRY_AGAIN_LATER, http_status
-from jupyter_agents.protocol.names import Address, check_connection_id, split_path
+from jupyter_agents.protocol.names import Address, check_connection_id
 from jupyter_agents.server.entrance import Entrance, Refused, TicketHandler
 from jupyter_agents.websocket.protocol import AgentWebSocketProtocol
 
 if TYPE_CHECKING:
+    from asyncio import Future
     from collections.abc import Mapping
 
     from jupyter_agents.link.records import PendingRequest, Served
@@ -189,6 +190,27 @@ class AgentHandler(Entrance, WebSocketHandler):
         self._respond(served, address, "", about, body)
         return None
 
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
+        """End the answer; a 101 is all headers, and needs nothing of what is done for bodies."""
+        connection: Any = self.request.connection
+        if self.get_status() != 101 or connection.stream.closed():
+            return super().finish(chunk)
+        cookies = getattr(self, "_new_cookie", {}).values()
+        lines = [
+            f"HTTP/1.1 101 {self._reason}",
+            *(f"{name}: {value}" for name, value in self._headers.get_all()),
+            *(cookie.output(header="Set-Cookie:") for cookie in cookies),
+        ]
+        if any("\n" in line for line in lines):
+            raise ValueError("A line break in a header")
+        head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+        written: Future[None] = connection.stream.write(head)
+        self._headers_written = True
+        self._log()
+        self._finished = True
+        self.on_finish()
+        return written
+
     def get_websocket_protocol(self) -> AgentWebSocketProtocol | None:
         """Our own protocol under Tornado's handler; None answers 426."""
         self._socket = self.door.new_socket()
@@ -218,7 +240,7 @@ class AgentHandler(Entrance, WebSocketHandler):
             404 naming what is served, or 400 for an address that cannot be one.
         """
         try:
-            address, tail = split_path(self.door.behind_prefix(self.request.path))
+            address, tail = self.place
             served = self.door.relay.find(address.agent)
         except AgentNotFound as error:
             raise self._not_found(error) from None

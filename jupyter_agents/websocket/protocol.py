@@ -41,6 +41,7 @@ __all__ = [
     "SocketOptions",
 ]
 
+_PARAMS = _WebSocketParams()  # Tornado's defaults: what they say of messages and pings is ours
 _READ_BYTES = 64 * 1024
 _LONG_READ_BYTES = 256 * 1024
 """After a read that was full: much is on its way, and each read costs a turn."""
@@ -62,7 +63,7 @@ class AgentWebSocketProtocol(Conversation, WebSocketProtocol13):
         flusher: Flusher,
         options: SocketOptions,
     ) -> None:
-        WebSocketProtocol13.__init__(self, handler, mask_outgoing=False, params=_WebSocketParams())
+        WebSocketProtocol13.__init__(self, handler, mask_outgoing=False, params=_PARAMS)
         Conversation.__init__(self, receiver, flusher, options)
 
     @classmethod
@@ -94,11 +95,16 @@ class AgentWebSocketProtocol(Conversation, WebSocketProtocol13):
 
     async def _receive_frame_loop(self) -> None:
         """Begin to read and let the handler go; Tornado calls it when `open` has returned."""
-        self.handler = None  # type: ignore[assignment]  # the request is over, the socket is not
+        self._let_go()
         early = self._leave_stream()
         self.start_reading()
         if early:
             self.data_received(early)
+
+    def _let_go(self) -> None:
+        """The request is over, the socket is not: nothing of it waits for the collector."""
+        handler, self.handler = self.handler, None  # type: ignore[assignment]
+        handler.ui = None  # type: ignore[attr-defined]  # what it has made names it
 
     def _leave_stream(self) -> bytes:
         """Take a plain socket away from Tornado's stream; give what the stream had read already.
@@ -251,11 +257,13 @@ class SocketTransport:
     Per message it saves the futures and buffers of a stream, and per idle connection the stream.
     """
 
-    __slots__ = ("_is_reading", "_loop", "_owner", "_read_bytes", "_rest", "_socket")
+    __slots__ = ("_is_reading", "_loop", "_number", "_owner", "_read_bytes", "_rest", "_socket")
 
     def __init__(self, owner: Conversation, own: socket.socket) -> None:
         self._owner = owner
         self._socket = own
+        # What the loop is told: for a socket it does not know yet, it would ask for its addresses.
+        self._number = own.fileno()
         self._loop = get_running_loop()
         self._is_reading = False
         self._read_bytes = _READ_BYTES
@@ -269,20 +277,20 @@ class SocketTransport:
             sent = self._unsent(error, data)
         if sent < len(data):
             self._rest = memoryview(data)[sent:]
-            self._loop.add_writer(self._socket, self._on_writable)
+            self._loop.add_writer(self._number, self._on_writable)
         return sent
 
     def pause(self) -> None:
         """Let the kernel's buffer fill; not even the end is noticed meanwhile."""
         if self._is_reading:
             self._is_reading = False
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._number)
 
     def resume(self) -> None:
         """Read on."""
         if not self._is_reading and self._socket.fileno() >= 0:
             self._is_reading = True
-            self._loop.add_reader(self._socket, self._on_readable)
+            self._loop.add_reader(self._number, self._on_readable)
 
     def shut_down_writing(self) -> None:
         """Send a FIN and read on."""
@@ -292,7 +300,7 @@ class SocketTransport:
         """Close the socket."""
         if self._socket.fileno() >= 0:
             self.pause()
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._number)
             self._rest = b""
             self._socket.close()
         self._owner.connection_lost()
@@ -322,7 +330,7 @@ class SocketTransport:
             sent = self._unsent(error, self._rest)
         self._rest = self._rest[sent:]
         if not self._rest:
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._number)
             self._owner.drained()
 
     def _unsent(self, error: OSError, data: bytes | memoryview) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import weakref
+from contextvars import ContextVar
 
 import pytest
 
@@ -36,6 +37,47 @@ async def test_state_set_in_on_connect_is_there_at_the_first_message():
             await client.send(str(n))
         got = [await client.receive_json() for _ in range(25)]
         assert got == [[str(n), {"ready": True}] for n in range(25)]
+
+
+async def test_plain_hooks_greet_at_once():
+    """Who comes is greeted without a task, unless a hook leaves something to await."""
+
+    class Plain(Agent):
+        def on_connect(self, connection, ctx):
+            connection.send("own")
+
+    class Patient(Agent):
+        def get_connection_tags(self, connection, ctx):
+            return asyncio.sleep(0, ["late"])  # plain, and yet to be awaited
+
+        def on_connect(self, connection, ctx):
+            connection.send(",".join(connection.tags[1:]))
+
+    async with AgentHarness(Plain, Patient) as harness:
+        spawned = harness.host.under_way.spawned
+        plain = await harness.connect(Plain, "x")
+        assert plain.frames[-1] == "own"
+        assert harness.host.under_way.spawned == spawned
+        patient = await harness.connect(Patient, "x")
+        assert patient.frames[-1] == "late"
+        assert harness.host.under_way.spawned == spawned + 1
+
+
+async def test_what_a_greeting_sets_is_its_own():
+    """A context variable that `on_connect` sets is not seen by the messages, sync hook or not."""
+    mine = ContextVar("mine", default="unset")
+
+    class Setter(Agent):
+        def on_connect(self, connection, ctx):
+            mine.set("set")
+
+        def on_message(self, connection, message):
+            connection.send(mine.get())
+
+    async with AgentHarness(Setter) as harness:
+        client = await harness.connect(Setter, "x")
+        await client.send("?")
+        assert await client.receive() == "unset"
 
 
 async def test_protocol_frames_come_before_the_agents_own():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -125,6 +126,27 @@ async def test_stop_leaves_nothing(agents, visitor, jp_asyncio_loop):
     assert ENVIRONMENT not in os.environ
     assert not agents.downlink.links
     assert not agents.door.sockets
+
+
+async def test_collector_is_spared(agents, visitor):
+    """What is there at the start is no garbage to look for, until the server stops."""
+    async with visitor.host():
+        assert gc.get_freeze_count() > 0
+        await agents.stop_extension()
+        assert gc.get_freeze_count() == 0
+
+
+class TestCollectorAsItIs:
+    """Python's collector left alone."""
+
+    @pytest.fixture
+    def server_config(self):
+        return {"AgentsApp": {"spare_collector": False}}
+
+    async def test_setting(self, agents, visitor):
+        """Who does not want that can say so."""
+        async with visitor.host():
+            assert gc.get_freeze_count() == 0
 
 
 async def test_ticks_close_what_waited_too_long(agents, visitor, eventually):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+import logging
 from urllib.parse import quote
 
 import pytest
+from prometheus_client import REGISTRY
 
 from jupyter_agents.link.frames import Kind
 from tests.server.authorizer import HubLike
@@ -352,6 +355,39 @@ async def test_identity_is_told(visitor):
     assert about["request"]["user"] == opened["request"]["user"] == user
 
 
+async def test_identity_is_what_jupyter_makes_of_the_user(visitor, jp_serverapp, monkeypatch):
+    """The stock provider's model is told field by field, another's as it makes it."""
+    cookie = await visitor.sign_in()
+    made = []
+
+    def model(user):
+        made.append(user)
+        return {"username": user.username, "team": "blue"}
+
+    async with visitor.host() as host:
+        await visitor.ws(ROOM, cookie)
+        _, stock = await host.expect_open()
+        monkeypatch.setattr(jp_serverapp.identity_provider, "identity_model", model, raising=False)
+        await visitor.ws(ROOM, cookie)
+        _, own = await host.expect_open()
+    [user] = made
+    assert stock["request"]["user"] == dataclasses.asdict(user)
+    assert own["request"]["user"] == {"username": user.username, "team": "blue"}
+
+
+async def test_credentials_that_change_are_consumed_at_once(visitor, jp_serverapp):
+    """A token set anew is taken from the next request on; the old one is nobody's by then."""
+    async with visitor.host() as host:
+        await visitor.ws(f"{ROOM}?token={TOKEN}")
+        _, before = await host.expect_open()
+        jp_serverapp.identity_provider.token = "another-token-of-this-server"
+        assert await visitor.ws(f"{ROOM}?token={TOKEN}") == 403
+        await visitor.ws(f"{ROOM}?token=another-token-of-this-server&old={TOKEN}")
+        _, after = await host.expect_open()
+    assert before["request"]["query"] == {}
+    assert after["request"]["query"] == {"old": [TOKEN]}
+
+
 async def test_host_header_is_checked(visitor):
     """A name that only resolves here (DNS rebinding) is refused as Jupyter refuses it."""
     async with visitor.host() as host:
@@ -425,6 +461,26 @@ async def test_modules_need_no_sign_in(visitor):
     assert response.headers["Content-Type"].startswith("text/javascript")
     assert (await visitor.http("agents-static/agent-client.js", "HEAD")).code == 200
     assert (await visitor.http("agents-static/../handlers.py")).code in (403, 404)
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
+async def test_jupyter_logs_and_counts_a_socket(visitor, jp_serverapp, caplog, level):
+    """Jupyter's line for a 101 is there for whoever listens to DEBUG, its metric always."""
+    logger = jp_serverapp.log
+    usual, logger.handlers = logger.handlers, []
+    caplog.handler.setLevel(level)
+    counted = {"method": "GET", "handler": "jupyter_agents.server.handlers.AgentHandler"}
+    metric = "http_request_duration_seconds_count", {**counted, "status_code": "101"}
+    before = REGISTRY.get_sample_value(*metric) or 0
+    try:
+        async with visitor.host() as host:
+            await visitor.ws(ROOM, RIGHT)
+            await host.expect_open()
+    finally:
+        logger.handlers = usual
+    lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("101 GET")]
+    assert len(lines) == (level == logging.DEBUG)
+    assert REGISTRY.get_sample_value(*metric) == before + 1
 
 
 async def test_logs_hold_no_token(visitor, caplog):

@@ -800,8 +800,8 @@ def test_no_method_of_tornado_is_hidden_by_chance():
     """A handler's names mean what Tornado means by them: whoever reuses one says so here."""
     meant = {
         "_request_summary", "_stream_request_body", "check_origin", "compute_etag",
-        "data_received", "delete", "get", "get_websocket_protocol", "head", "initialize",
-        "log_exception", "on_connection_close",
+        "data_received", "delete", "finish", "get", "get_websocket_protocol", "head",
+        "initialize", "log_exception", "on_connection_close",
         "open", "options", "patch", "post", "prepare", "put", "write_error",
     }  # fmt: skip
     classes = [cls for cls in AgentHandler.__mro__ if cls.__module__.startswith("jupyter_agents")]

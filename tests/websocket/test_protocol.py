@@ -181,6 +181,21 @@ class TestHandshake:
             client.say(client_frame(b"y", BINARY))
             server.echoes.clear()
 
+    async def test_handler_does_not_wait_for_the_collector(self, serve: Any):
+        """A handshake leaves no ring behind: what was made for it goes with it."""
+        gc.collect()
+        gc.disable()
+        try:
+            async with serve() as server, raw_client(server) as client:
+                client.say(client_frame(b"x"))
+                await client.frame()
+                del server.echoes[0].protocol
+                server.echoes.clear()
+                await asyncio.sleep(0)
+                assert len(server.handlers) == 0
+        finally:
+            gc.enable()
+
     async def test_open_that_fails(self, serve: Any, caplog: pytest.LogCaptureFixture):
         """An exception in `open` cuts this client, and the receiver hears of the end."""
         async with serve() as server, raw_client(server, "/?open=raise") as client:
