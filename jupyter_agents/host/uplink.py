@@ -44,7 +44,7 @@ __all__ = ["KernelUplink", "LostFrames", "Uplink", "kernel_key", "link_candidate
 
 LINK_ENV = "JUPYTER_AGENTS_LINK"
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-WRITE_HIGH_BYTES = 4 * 1024 * 1024
+WRITE_HIGH_BYTES = 1024 * 1024
 HANDSHAKE_S = 5.0
 RETRY_S = 0.5
 RETRY_LONGEST_S = 5.0

@@ -209,7 +209,7 @@ class FrameReader:
 
     def space(self) -> memoryview:
         """Where the next bytes are to be written; never empty."""
-        return self._view[self._end :]
+        return self._view[self._end :] if self._end else self._view
 
     def filled(self, count: int) -> list[Frame]:
         """Take note of `count` new bytes; returns the frames that are whole now, in order."""

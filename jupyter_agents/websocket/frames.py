@@ -145,6 +145,7 @@ class FrameParser:
         "_fragments",
         "_is_compressed",
         "_limit",
+        "_longest",
         "_needed",
         "_opcode",
         "_tail",
@@ -153,6 +154,7 @@ class FrameParser:
 
     def __init__(self, max_message_bytes: int, deflate: Deflate | None = None) -> None:
         self._limit = max_message_bytes
+        self._longest = min(max_message_bytes, _LENGTH_16 - 1)  # of the short texts
         self._deflate = deflate
         self._tail = bytearray()
         self._needed = 0  # how long the tail must be before it is worth a look
@@ -184,12 +186,11 @@ class FrameParser:
             return self._frames(data)
         # Short texts, one behind the other: nearly all that clients send, and no step more.
         found: list[tuple[int, bytes]] = []
-        at, size, longest = 0, len(data), min(self._limit, _LENGTH_16 - 1)
+        at, size = 0, len(data)
         while size - at >= _SHORT_HEAD and data[at] == _WHOLE_TEXT:
             start = at + _SHORT_HEAD
-            length = data[at + 1] - _MASKED
-            end = start + length
-            if not 0 <= length <= longest or end > size:
+            end = start + data[at + 1] - _MASKED
+            if not start <= end <= size or end - start > self._longest:
                 break
             payload = unmask(data[at + 2 : start], data[start:end])
             if not payload.isascii():
