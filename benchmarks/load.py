@@ -148,6 +148,11 @@ class Load:
                 left -= len(other.recv(left))
         return len(received)
 
+    def settle(self, command: str, times: int) -> None:
+        """Send one command so often, and hear the answer each time."""
+        for _ in range(times):
+            self.size_of(command)
+
     # -- measuring -----------------------------------------------------------------------------
 
     def measure(self, step: Callable[[list[float]], int], seconds: float) -> Sample:

@@ -31,6 +31,11 @@ HEADS = {
     "deliveries per s": "deliveries per second",
     "lost": "lost, share",
     "kept": "slow one kept",
+    "dumps us": "json.dumps and broadcast, CPU, µs",
+    "patch us": "as a patch, CPU, µs",
+    "whole : dumps": "state : json.dumps",
+    "patch : dumps": "patch : json.dumps",
+    "cpu us": "CPU, µs",
     "alone us": "CPU without the round trips, µs",
 }
 
@@ -127,9 +132,11 @@ class Results:
         """One scenario: a line for each subject."""
         about, found = self.about[scenario], self.found[scenario]
         metrics = {m for rounds in found.values() for one in rounds for m in one}
-        columns = [m for m in HEADS if m in metrics and (m in COLUMNS or m not in ("max us",))]
+        columns = [m for m in HEADS if m in metrics and m not in ("max us", "cpu us")]
         if scenario in ("crowd", "busy", "busy-eager"):
             columns.append("max us")
+        if scenario == "state-1m":
+            columns.insert(0, "cpu us")
         where = "where the scheduler likes" if about["free"] else "all on one CPU"
         lines = [
             f"### {about['title']}",

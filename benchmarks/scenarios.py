@@ -140,6 +140,30 @@ def scale(subject: Subject, seconds: float, count: int = 5000) -> Metrics:
         load.close()
 
 
+def big_state(subject: Subject, seconds: float) -> Metrics:
+    """Change one field of a state of 1 MB for 100 clients: whole, dumped by hand, and as a patch."""
+    spent: Metrics = {}
+    for way, room, command in (
+        ("cpu us", "big", "state"), ("dumps us", "big", "dumps"), ("patch us", "big?_ja=1", "state")
+    ):  # fmt: skip
+        load = Load(subject, room)
+        try:
+            load.grow(1)
+            if way == "patch us":  # a version grows no longer while it is counted by its length
+                load.settle("state", 1000)
+            load.grow(100)
+            step = load.fan_out(command)
+            load.measure(step, 0.1)
+            spent[way] = load.measure(step, seconds).metrics()["cpu us"]
+        finally:
+            load.close()
+    return {
+        **spent,
+        "whole : dumps": spent["cpu us"] / spent["dumps us"],
+        "patch : dumps": spent["patch us"] / spent["dumps us"],
+    }
+
+
 def slow_member(subject: Subject, seconds: float) -> Metrics:
     """Have 20 members hear 64 KiB broadcasts, without and then with one that never reads."""
     load = Load(subject, "slow")
@@ -352,6 +376,8 @@ SCENARIOS: tuple[Scenario | Special, ...] = (
     Scenario("fan-out-10k", "Broadcast of 10 KB to 100, compressed or not", 100,
              _settled_news, ("product", "deflate", "tornado", "tornado-deflate"),
              per="delivery"),
+    Special("state-1m", "State of 1 MB, one field changed, told to 100", big_state, ("product",),
+            per="delivery"),
     Special("scale", "5000 connections opened and held", scale, (*SERVERS, "handler"),
             free=True, fresh=True, per="connection"),
     Special("slow", "64 KiB to 20, beside one that never reads", slow_member, fresh=True,

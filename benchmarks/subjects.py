@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 MASK = b"\x1f\x2e\x3d\x4c"
 AGENT = """
+import json
 import os
 from jupyter_agents import Agent, callable_method, serve
 from benchmarks.peers import LARGE, NEWS, ROWS, TEXT
@@ -51,8 +52,19 @@ class Bench(Agent):
 class Board(Bench):
     initial_state = {"count": 100_000_000, "rows": ROWS}
 
+class Big(Bench):
+    initial_state = {"count": 100_000_000, "pages": [ROWS] * 100}
+
+    def on_message(self, connection, message):
+        if len(message) == 5:
+            state = {**self.state, "count": self.state["count"] + 1}
+            self.broadcast(json.dumps({"type": "cf_agent_state", "state": state}))
+        else:
+            super().on_message(connection, message)
+
 bench = serve(Bench, storage="memory")
 serve(Board, storage="memory")
+serve(Big, storage="memory")
 print(os.getpid())
 """
 
@@ -100,9 +112,13 @@ def place(pids: list[int], cpus: set[int]) -> None:
                 pass
 
 
+KINDS = {"state": "board", "big": "big", "big?_ja=1": "big"}
+"""Rooms whose agents greet with a state: one of 10 KB, one of 1 MB; with ``_ja`` it is patched."""
+
+
 def agent_path(room: str) -> str:
-    """Where a room is, at servers of agents: only one kind of them greets with a state of 10 KB."""
-    return f"/agents/{'board' if room == 'state' else 'bench'}/{room}"
+    """Where a room is, at servers of agents."""
+    return f"/agents/{KINDS.get(room, 'bench')}/{room}"
 
 
 class Subject:
@@ -143,6 +159,7 @@ class Subject:
             "state": masked(b"12", 2),
             "large": masked(b"123", 2),
             "news": masked(b"1234", 2),
+            "dumps": masked(b"12345", 2),
             "call": masked(CALL.encode()),
         }
         self._process: subprocess.Popen[str] | None = None

@@ -86,6 +86,8 @@ TARGETS: tuple[Target, ...] = (
     Target(10, "broadcast to 5000, time to the last : Tornado", 0.25, "fan-out-5000", "p50 us"),
     Target(10, "broadcast to 5000, time to the last : workerd", 0.45, "fan-out-5000", "p50 us",
            "workerd"),
+    *(Target(11, f"stretch: broadcast to {crowd}, CPU : C", 1.2, f"fan-out-{crowd}", versus="c")
+      for crowd in (1000, 5000)),
     Target(12, "burst of 8, deliveries : C", 3, "fan-out-burst", "per s", "c", "≥"),
     Target(12, "burst of 8, deliveries : Starlette", 5, "fan-out-burst", "per s", "starlette", "≥"),
     Target(12, "burst of 8, deliveries : Tornado", 12, "fan-out-burst", "per s", "tornado", "≥"),
@@ -116,6 +118,9 @@ TARGETS: tuple[Target, ...] = (
     Target(21, "CPU among 10 000 agents : alone", 1.15, "flat-agents", "cpu ratio", ""),
     Target(22, "compressed 10 KB to 100, CPU : uncompressed", 1.3, "fan-out-10k",
            versus="product", by="deflate"),
+    Target(23, "state of 1 MB to 100, CPU : json.dumps and broadcast", 0.7, "state-1m",
+           "whole : dumps", ""),
+    Target(23, "the same as a patch", 0.15, "state-1m", "patch : dumps", ""),
     Target(22, "compressed 10 KB to 100, CPU : Tornado's", 0.2, "fan-out-10k",
            versus="tornado-deflate", by="deflate"),
 )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_agents.errors import ConnectionReadonly, LinkError, StateError, StateRejected
 from jupyter_agents.host.state import (
+    Stateful,
     apply_client_state,
     has_view,
     load_state,
@@ -84,7 +85,7 @@ class Sync:
         self.is_dirty = True
         agent = self._instance.object
         if agent is not None:
-            self._heard.append((agent.state, source))
+            self._heard.append((agent.state if _hears(agent) else MISSING, source))
         self._host.later(self.hear)
 
     def _follow(self) -> None:
@@ -118,8 +119,9 @@ class Sync:
         self.flush()
         heard, self._heard = self._heard, []
         for state, source in heard:
-            connection = None if source == "server" else source
-            self._instance.hooks.call(connection, "on_state_changed", state, source)
+            if state is not MISSING:
+                connection = None if source == "server" else source
+                self._instance.hooks.call(connection, "on_state_changed", state, source)
 
     # -- waking and forgetting -----------------------------------------------------------------
 
@@ -196,16 +198,12 @@ class Sync:
             source = self._heard[-1][1] if self._heard else "server"
             if self._host.tallies.is_on:
                 self._host.tallies.state(self._instance, snapshot.version, source)
-            facts = {"state": snapshot.value, "version": snapshot.version, "source": source}
+            facts = {"state": snapshot_value(agent), "version": snapshot.version, "source": source}
             self._host.event("state", self._instance, facts)
 
     def _snapshot(self, agent: Agent) -> Snapshot | None:
         packed = snapshot_json(agent)
-        return (
-            None
-            if packed is None
-            else Snapshot(snapshot_value(agent), state_version(agent), packed)
-        )
+        return None if packed is None else Snapshot(version=state_version(agent), json=packed)
 
     def mirrored(self) -> bytes | None:
         """The state as JSON, for a handle."""
@@ -351,3 +349,9 @@ class Sync:
             )
         )
         self._settle_later()
+
+
+def _hears(agent: Agent) -> bool:
+    """Whether the author wants to hear of changes: a state is decoded for that."""
+    function = getattr(agent.on_state_changed, "__func__", None)
+    return function is not Stateful.on_state_changed

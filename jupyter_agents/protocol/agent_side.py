@@ -42,13 +42,12 @@ class Snapshot:
         The value as JSON where that is there already; the value may then be left out.
     """
 
-    __slots__ = ("_json", "_plain", "value", "version")
+    __slots__ = ("_json", "value", "version")
 
     def __init__(self, value: Any = MISSING, version: int = 0, json: bytes | None = None) -> None:
         self.value = value
         self.version = version
         self._json = json
-        self._plain: Any = MISSING
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Snapshot):
@@ -64,13 +63,6 @@ class Snapshot:
         if self._json is None:
             self._json = messages.encode(self.value)
         return self._json
-
-    @property
-    def plain(self) -> Any:
-        """A private copy, as clients have it, decoded once. Not to be changed."""
-        if self._plain is MISSING:
-            self._plain = messages.decode(self.json)
-        return self._plain
 
 
 Views = Callable[[int], Snapshot]
@@ -361,14 +353,13 @@ class AgentSide:
 
     def _update(self, told: Snapshot | None, shown: Snapshot) -> tuple[bytes, bool]:
         """Return the cheaper of patch and whole, and whether it is the whole."""
-        whole = messages.state(shown.json, shown.version)
-        if told is None or len(shown.json) <= self._patch_over_bytes:
-            return whole, True
-        ops = patches.diff(told.plain, shown.plain)
-        if ops is None:
-            return whole, True
-        patch = messages.state_patch(messages.encode(ops), shown.version, told.version)
-        return (patch, False) if len(patch) < len(whole) else (whole, True)
+        if told is not None and len(shown.json) > self._patch_over_bytes:
+            ops = patches.diff(told.json, shown.json)
+            if ops is not None:
+                patch = messages.state_patch(messages.encode(ops), shown.version, told.version)
+                if len(patch) < len(shown.json):
+                    return patch, False
+        return messages.state(shown.json, shown.version), True
 
     def _whole(self, key: int, connection: _Connection, snapshot: Snapshot) -> bytes:
         self._unsettled.discard(key)

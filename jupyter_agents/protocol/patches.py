@@ -1,11 +1,12 @@
-"""What changed between two JSON values, as RFC 6902 operations.
+"""What changed between two JSON texts, as RFC 6902 operations.
 
 Promises that ``apply(old, diff(old, new))`` is `new` as JSON (the order of an object's keys is
-not part of it), in time that follows the size of the values and with few operations or none at
-all. Must not decide whether a patch is worth sending: `agent_side` compares sizes. Its other
-half is in ``static/agent-client.js``.
+not part of it), in time that follows the size of the texts and with few operations or none at
+all. Only what differs is taken apart; the rest is compared as text. Must not decide whether a
+patch is worth sending: `agent_side` compares sizes. Its other half is in
+``static/agent-client.js``.
 
-Used operations: add, remove, replace. Values are what `messages.decode` returns.
+Used operations: add, remove, replace.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from jupyter_agents.protocol.values import encode
+from msgspec import DecodeError, Raw
+from msgspec.json import Decoder
 
 __all__ = ["Operation", "PatchError", "apply", "diff"]
 
@@ -31,28 +33,31 @@ class _TooManyError(Exception):
 # ── Finding operations ───────────────────────────────────────────────────────────────────
 
 
-def diff(old: Any, new: Any, *, max_ops: int = 64) -> list[Operation] | None:
+def diff(old: bytes, new: bytes, *, max_ops: int = 64) -> list[Operation] | None:
     """List the operations that turn `old` into `new`.
 
     Parameters
     ----------
-    old, new : Any
-        Plain JSON values. Parts that are one object in both are skipped at once.
+    old, new : bytes
+        As `messages.encode` writes them: without spaces, so that equal parts are equal bytes.
     max_ops : int
         Give up beyond so many operations.
 
     Returns
     -------
     list or None
-        None when there are too many, or the values nest too deeply: send the whole then. The
-        operations share parts with `new`.
+        None when there are too many, or the values nest too deeply: send the whole then. Values
+        in them are `msgspec.Raw`, pieces of `new` for `messages.encode` to copy.
     """
     found = _Operations(max_ops)
     try:
-        found.compare("", old, new)
-    except (_TooManyError, RecursionError):
+        found.compare("", Raw(old), Raw(new))
+    except (_TooManyError, RecursionError, DecodeError):
         return None
     return found.ops
+
+
+_OBJECT, _ARRAY = Decoder(dict[str, Raw]), Decoder(list[Raw])
 
 
 class _Operations:
@@ -62,17 +67,18 @@ class _Operations:
         self.ops: list[Operation] = []
         self._limit = limit
 
-    def compare(self, path: str, old: Any, new: Any) -> None:
-        if _same(old, new):
+    def compare(self, path: str, old: Raw, new: Raw) -> None:
+        if old == new:
             return
-        if isinstance(old, dict) and isinstance(new, dict):
-            self._compare_objects(path, old, new)
-        elif isinstance(old, list) and isinstance(new, list):
-            self._compare_arrays(path, old, new)
+        starts = memoryview(old)[:1].tobytes() + memoryview(new)[:1].tobytes()
+        if starts == b"{{":
+            self._compare_objects(path, _OBJECT.decode(old), _OBJECT.decode(new))
+        elif starts == b"[[":
+            self._compare_arrays(path, _ARRAY.decode(old), _ARRAY.decode(new))
         else:
             self._append({"op": "replace", "path": path, "value": new})
 
-    def _compare_objects(self, path: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    def _compare_objects(self, path: str, old: dict[str, Raw], new: dict[str, Raw]) -> None:
         for key in old:
             if key not in new:
                 self._append({"op": "remove", "path": f"{path}/{_escaped(key)}"})
@@ -83,7 +89,7 @@ class _Operations:
             else:
                 self._append({"op": "add", "path": below, "value": value})
 
-    def _compare_arrays(self, path: str, old: list[Any], new: list[Any]) -> None:
+    def _compare_arrays(self, path: str, old: list[Raw], new: list[Raw]) -> None:
         start, end = _common_ends(old, new)
         before, after = old[start : len(old) - end], new[start : len(new) - end]
         dropped = _dropped_in_front(before, after)
@@ -108,38 +114,26 @@ class _Operations:
         self.ops.append(operation)
 
 
-def _same(old: Any, new: Any) -> bool:
-    """Tell whether both are the same JSON; false as well when only the order of keys differs.
-
-    Python's ``==`` alone will not do: 1, 1.0 and True are equal to it, 0.0 and -0.0 as well.
-    """
-    if old is new:
-        return True
-    if type(old) is not type(new) or old != new:
-        return False
-    return not isinstance(old, (dict, list, float)) or encode(old) == encode(new)
-
-
-def _common_ends(old: list[Any], new: list[Any]) -> tuple[int, int]:
+def _common_ends(old: list[Raw], new: list[Raw]) -> tuple[int, int]:
     """Count the items that stay in front, and behind."""
     shorter = min(len(old), len(new))
     start = 0
-    while start < shorter and _same(old[start], new[start]):
+    while start < shorter and old[start] == new[start]:
         start += 1
     end = 0
-    while end < shorter - start and _same(old[-1 - end], new[-1 - end]):
+    while end < shorter - start and old[-1 - end] == new[-1 - end]:
         end += 1
     return start, end
 
 
-def _dropped_in_front(old: list[Any], new: list[Any]) -> int:
+def _dropped_in_front(old: list[Raw], new: list[Raw]) -> int:
     """Count what a bounded list lost before it grew: one, from ``[1, 2, 3]`` to ``[2, 3, 4]``."""
     if not new:
         return 0
     for index, item in enumerate(old):
-        if index and _same(item, new[0]):
+        if index and item == new[0]:
             kept = len(old) - index
-            return index if kept <= len(new) and _same(old[index:], new[:kept]) else 0
+            return index if kept <= len(new) and old[index:] == new[:kept] else 0
     return 0
 
 
