@@ -219,21 +219,21 @@ class FrameReader:
             if length + 4 == end and length <= self._max_length:
                 return [(kind, number, bytes(view[HEAD_BYTES:end]))]  # a whole one by itself
         frames: list[Frame] = []
+        longest = self._max_length
         # One copy of many small frames, and slices of that, is faster than a copy of each.
-        is_small = end <= _SMALL_BYTES
-        source = bytes(view[:end]) if is_small else view
+        is_copied = end <= _SMALL_BYTES
+        source: Any = bytes(view[:end]) if is_copied else view
         while end - start >= HEAD_BYTES:
             length, kind, number = _read_head(source, start)
-            if not _AFTER_LENGTH <= length <= self._max_length:
+            if length > longest or length < _AFTER_LENGTH:
                 raise LinkError(
-                    f"A frame of {length} bytes came over the link, the limit is "
-                    f"{self._max_length}"
+                    f"A frame of {length} bytes came over the link, the limit is {longest}"
                 )
             stop = start + 4 + length
             if stop > end:
                 break
             payload = source[start + HEAD_BYTES : stop]
-            frames.append((kind, number, payload if type(payload) is bytes else bytes(payload)))
+            frames.append((kind, number, payload if is_copied else bytes(payload)))
             start = stop
         self._end = end
         if start != end or view is not self._standing:

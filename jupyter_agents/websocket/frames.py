@@ -34,7 +34,7 @@ from jupyter_agents.protocol.closing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "BINARY",
@@ -46,6 +46,7 @@ __all__ = [
     "FrameParser",
     "close_payload",
     "encode_frame",
+    "encode_frames",
     "negotiate",
     "read_close",
 ]
@@ -91,6 +92,17 @@ def encode_frame(payload: bytes, opcode: int, *, fin: bool = True, rsv1: bool = 
     if size < 1 << 16:
         return _head_u16(first, _LENGTH_16, size) + payload
     return _head_u64(first, _LENGTH_64, size) + payload
+
+
+def encode_frames(payloads: Iterable[bytes], opcode: int) -> bytes:
+    """Give the frames of several messages, one behind the other; see `encode_frame`."""
+    frames = [
+        _SMALL_TEXT[size] + payload
+        if (size := len(payload)) < _LENGTH_16 and opcode == TEXT
+        else encode_frame(payload, opcode)
+        for payload in payloads
+    ]
+    return b"".join(frames)
 
 
 def close_payload(code: int | None, reason: str = "") -> bytes:

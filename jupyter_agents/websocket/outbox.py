@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from jupyter_agents.websocket.frames import BINARY, TEXT, encode_frame
+from jupyter_agents.websocket.frames import BINARY, TEXT, encode_frame, encode_frames
 
 if TYPE_CHECKING:
     from jupyter_agents.websocket.frames import Deflate
@@ -87,8 +87,7 @@ class Bundle:
         self.payloads = payloads
         self.binary = binary
         self.count = len(payloads)
-        opcode = BINARY if binary else TEXT
-        self.frame = b"".join([encode_frame(payload, opcode) for payload in payloads])
+        self.frame = encode_frames(payloads, BINARY if binary else TEXT)
         """Their uncompressed frames, one behind the other."""
         self._deflated: dict[Deflate, bytes] | None = None
 
