@@ -134,8 +134,7 @@ class Flusher:
         elif is_last:
             self._write_to(sockets, message)
         else:
-            for socket in sockets:
-                socket.send(message)
+            self._queue_for(sockets, message)
 
     def settle(self) -> None:
         """Queue what is being spread, for those who have yet to get it: nothing overtakes it.
@@ -146,8 +145,7 @@ class Flusher:
         if spreading is None:
             return
         self._marked, self._crowd = self._crowd, self._marked
-        for socket in spreading.untold:
-            socket.send(spreading.message)
+        self._queue_for(spreading.untold, spreading.message)
         self._marked, self._crowd = self._crowd, self._marked
 
     def _spread_on(self, spreading: Spread) -> None:
@@ -161,6 +159,13 @@ class Flusher:
         for socket in sockets:
             try:
                 socket.send_now(message)
+            except Exception:
+                self._cut(socket)
+
+    def _queue_for(self, sockets: Iterable[Flushable], message: Message | Bundle) -> None:
+        for socket in sockets:
+            try:
+                socket.send(message)
             except Exception:
                 self._cut(socket)
 
