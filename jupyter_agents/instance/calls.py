@@ -120,7 +120,7 @@ class Calls:
         began: float,
     ) -> None:
         key = (connection.number, call.id)
-        connection.running += 1
+        connection.running += 1  # AgentHost.frames looks here whether something is under way
         ordinal = self._host.receipts.postpone(connection)
         timers: list[asyncio.TimerHandle] = []
 

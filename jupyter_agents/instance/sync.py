@@ -352,6 +352,6 @@ class Sync:
 
 
 def _hears(agent: Agent) -> bool:
-    """Whether the author wants to hear of changes: a state is decoded for that."""
+    """Whether the author wants to hear of this change: it is decoded for that."""
     function = getattr(agent.on_state_changed, "__func__", None)
     return function is not Stateful.on_state_changed

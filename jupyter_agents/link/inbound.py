@@ -120,10 +120,18 @@ class Inbound:
             is_much = False
         else:
             ahead = size
+            if others + size > self._most_of_all:
+                self._take_back()  # what is set aside for others and not used is no reason
+                others = self._bytes - record.set_aside
             is_much = size > self._most or others + size > self._most_of_all
         self._set_aside(record, ahead)
         self._holding[record.number] = record
         return is_much
+
+    def _take_back(self) -> None:
+        for record in list(self._holding.values()):
+            self.trim(record)
+            self._set_aside(record, record.kept_bytes)
 
     def _set_aside(self, record: ConnectionRecord, size: int) -> None:
         more = size - record.set_aside

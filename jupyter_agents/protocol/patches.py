@@ -1,9 +1,9 @@
 """What changed between two JSON texts, as RFC 6902 operations.
 
 Promises that ``apply(old, diff(old, new))`` is `new` as JSON (the order of an object's keys is
-not part of it), in time that follows the size of the texts and with few operations or none at
-all. Only what differs is taken apart; the rest is compared as text. Must not decide whether a
-patch is worth sending: `agent_side` compares sizes. Its other half is in
+not part of it), in time that follows the texts' size and the depth of what differs, and with few
+operations or none at all. Only what differs is taken apart; the rest is compared as text. Must
+not decide whether a patch is worth sending: `agent_side` compares sizes. Its other half is in
 ``static/agent-client.js``.
 
 Used operations: add, remove, replace.

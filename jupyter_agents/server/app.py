@@ -132,6 +132,7 @@ class AgentsApp(Limits, ExtensionApp):
         if self.door.is_stopping:
             return
         if self.spare_collector:
+            gc.collect()
             gc.freeze()
         self.metrics.start()
         await self.downlink.start()

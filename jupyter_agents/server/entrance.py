@@ -131,7 +131,7 @@ class Entrance(RequestHandler):
 
     def shows_token(self) -> bool:
         """Whether the request has the right token."""
-        known = self.secrets()
+        known = self.door.secrets(self.door.token)
         return any(known.has(token) for token in presented_tokens(self.request))
 
     def check_origin_header(self) -> None:

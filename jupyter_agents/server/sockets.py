@@ -201,7 +201,7 @@ class AgentHandler(Entrance, WebSocketHandler):
             *(f"{name}: {value}" for name, value in self._headers.get_all()),
             *(cookie.output(header="Set-Cookie:") for cookie in cookies),
         ]
-        if any("\n" in line for line in lines):
+        if any("\n" in line or "\r" in line for line in lines):
             raise ValueError("A line break in a header")
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         written: Future[None] = connection.stream.write(head)

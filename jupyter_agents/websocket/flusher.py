@@ -205,7 +205,10 @@ class Flusher:
                 self._soon(write)
         else:
             for write in owed:
-                write()
+                try:
+                    write()
+                except Exception:
+                    _log.exception("What a read brought could not be written")
 
     def _schedule(self) -> None:
         self._is_scheduled = True

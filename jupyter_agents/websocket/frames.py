@@ -59,6 +59,7 @@ _SMALL_TEXT = tuple(bytes((_WHOLE_TEXT, size)) for size in range(126))
 _MASKED = 0x80
 _MASK_BYTES = 4
 _SHORT_HEAD = 2 + _MASK_BYTES
+_AT_ONCE_BYTES = 16 * 1024
 _MAX_CONTROL_BYTES = 125
 _LENGTH_16, _LENGTH_64 = 126, 127
 _EMPTY_BLOCK = b"\x00\x00\xff\xff"
@@ -196,10 +197,12 @@ class FrameParser:
         """
         if self._tail or self._opcode:
             return self._frames(data)
-        # Short texts, one behind the other: nearly all that clients send, and no step more.
+        # Short texts, one behind the other: nearly all that clients send, and no step more. Of a
+        # long read only the first: what is parsed takes a dozen times the room, and may wait.
         found: list[tuple[int, bytes]] = []
         at, size = 0, len(data)
-        while size - at >= _SHORT_HEAD and data[at] == _WHOLE_TEXT:
+        last = (size if size < _AT_ONCE_BYTES else _AT_ONCE_BYTES) - _SHORT_HEAD
+        while at <= last and data[at] == _WHOLE_TEXT:
             start = at + _SHORT_HEAD
             end = start + data[at + 1] - _MASKED
             if not start <= end <= size or end - start > self._longest:

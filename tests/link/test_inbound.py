@@ -231,6 +231,26 @@ def test_much_of_others_makes_a_client_wait_for_its_own(scene):
     assert [r.socket.take() for r in records] == [[], [], [("resume",)]]
 
 
+def test_what_is_set_aside_counts_for_nobody_elses_limit():
+    """Room that others have and do not use makes no client wait, and closes none."""
+    scene = Scene(waiting_bytes=50_000, waiting_total_bytes=60_000)
+    kernel = Kernel(scene, "one")
+    busy = [accepted(scene, kernel) for _ in range(12)]
+    for record in busy:
+        scene.relay.take(record, Kind.TEXT, b"hi")
+    kernel.begin_all()
+    assert scene.relay._inbound._bytes > 40_000
+    last = accepted(scene, kernel)
+    last.socket.take()
+    scene.relay.take(last, Kind.TEXT, b"x" * 40_000)
+    assert last.socket.take() == []
+    assert scene.relay._inbound._bytes == last.kept_bytes
+    kernel.lose_link()
+    last.socket.take()
+    scene.relay.take(last, Kind.TEXT, b"x" * 9_000)
+    assert last.socket.take() == []
+
+
 def test_kernel_that_goes_lets_waiting_clients_speak(scene):
     """Parked, a client that had to wait is read again: 1013 tells it when too much waits."""
     kernel = Kernel(scene, "one")

@@ -110,6 +110,19 @@ class TestFlusher:
         flusher.end_read()
         assert log == ["written"]
 
+    async def test_what_cannot_be_written_keeps_nobody_back(
+        self, caplog: pytest.LogCaptureFixture
+    ):
+        """One link's trouble at the end of a read is logged, the other links are written."""
+        log: list[object] = []
+        flusher = Flusher()
+        flusher.is_reading = True
+        flusher.after_read(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+        flusher.after_read(lambda: log.append("written"))
+        flusher.end_read()
+        assert log == ["written"]
+        assert "ZeroDivisionError" in caplog.text
+
     async def test_after_read_waits_for_other_sockets(self):
         """Where other callbacks are due in this turn, one write serves them all."""
         log: list[object] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -91,6 +92,20 @@ class TestMessages:
         """Frames that arrive together come out in order, with a control frame among them."""
         data = b"".join([client_frame(b"a"), client_frame(b"p", PING), client_frame(b"b", BINARY)])
         assert parsed(data) == [(TEXT, b"a"), (PING, b"p"), (BINARY, b"b")]
+
+    def test_what_waits_of_a_long_read_is_not_taken_apart(self):
+        """Who is paused at the first of many messages holds little more than what was read."""
+        data = client_frame(b"hi") * 30_000
+        parser = FrameParser(LIMIT)
+        tracemalloc.start()
+        try:
+            events = parser.feed(data)
+            assert next(events) == (TEXT, b"hi")
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 2 * len(data)
+        assert sum(1 for _ in events) == 29_999
 
     def test_fragments_are_joined_around_control_frames(self):
         """A message in fragments is one message; control frames between them come out at once."""
