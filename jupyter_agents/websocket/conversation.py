@@ -174,13 +174,16 @@ class Conversation:
             self._flusher.mark(self)
 
     def send_now(self, message: Message | Bundle) -> None:
-        """As `send`, and write it at once if nothing is queued: nothing else follows."""
-        is_behind = self._is_blocked or self._outbox.size_bytes or self._is_closing
+        """As `send`, and write it at once if nothing is queued (marked, or blocked) before it."""
+        is_behind = self._is_marked or self._is_blocked or self._is_closing
         if is_behind or self._deflate is not None or self._flusher.spreading is not None:
             self.send(message)
             return
+        frame = message.frame
         self.messages_out += message.count
-        self._write(message.frame)
+        self.bytes_out += len(frame)  # as `_write`: this is done for each of a large room
+        if rest := len(frame) - self._transport.write(frame):  # type: ignore[union-attr]
+            self._in_flight, self._is_blocked = rest, True
 
     def flush_now(self) -> None:
         """Write what is queued, as far as the socket takes it (the `Flusher` calls it)."""
@@ -192,9 +195,8 @@ class Conversation:
             self._end()
 
     def _write(self, data: bytes) -> None:
-        self.bytes_out += len(data)
-        rest = len(data) - self._transport.write(data)  # type: ignore[union-attr]  # else blocked
-        if rest:
+        self.bytes_out += len(data)  # there is a transport, else it is blocked
+        if rest := len(data) - self._transport.write(data):  # type: ignore[union-attr]
             self._in_flight, self._is_blocked = rest, True
 
     def drained(self) -> None:
