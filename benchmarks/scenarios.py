@@ -384,8 +384,6 @@ SCENARIOS: tuple[Scenario | Special, ...] = (
             per="broadcast"),
     Special("crowd", "Round trip while a room of 5000 broadcasts", beside_crowd,
             ("product", "workerd"), free=True),
-    Special("flat-idle", "Round trip among 10 000 idle connections", flat, ("product", "tornado")),
-    Special("flat-agents", "Round trip among 10 000 agents", among_agents, ("product",)),
     Special("busy", "Round trip while a cell spins", busy_cell, ("product",), free=True),
     Special("busy-eager", "Round trip while a cell spins, switch interval 0.5 ms",
             eager_busy_cell, ("product",), free=True),
@@ -396,4 +394,6 @@ SCENARIOS: tuple[Scenario | Special, ...] = (
             comm.quick_round_trips, ("product",), free=True),
     Special("comm-cell", "A cell sends ipywidgets messages to 10 in a loop", comm.cell_sends,
             ("product",), free=True),
+    Special("flat-idle", "Round trip among 10 000 idle connections", flat, ("product", "tornado")),
+    Special("flat-agents", "Round trip among 10 000 agents", among_agents, ("product",)),
 )  # fmt: skip

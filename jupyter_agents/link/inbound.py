@@ -56,6 +56,7 @@ class Inbound:
         self._forget = forget
         self._may_wait = may_wait
         self._bytes = 0  # set aside for all connections together
+        self._ahead = 0  # what of that was more than needed at the time; since `_take_back`
         self._holding: dict[int, ConnectionRecord] = {}  # those for whom something is
 
     # -- from clients --------------------------------------------------------------------------
@@ -115,20 +116,22 @@ class Inbound:
         self.trim(record)
         kept, others = record.kept_bytes, self._bytes - record.set_aside
         size = kept + cost
-        ahead = size + max(_AHEAD_BYTES, size // 2)  # the more is kept, the less often we look
+        ahead = size + max(_AHEAD_BYTES, size // 8)  # the more is kept, the less often we look
+        if others + ahead > self._most_of_all and self._ahead > self._most_of_all // 16:
+            self._take_back()  # what others have and do not use is no reason to refuse anything
+            others = self._bytes - record.set_aside
         if ahead <= self._most and others + ahead <= self._most_of_all:
             is_much = False
+            self._ahead += ahead - size
         else:
             ahead = size
-            if others + size > self._most_of_all:
-                self._take_back()  # what is set aside for others and not used is no reason
-                others = self._bytes - record.set_aside
             is_much = size > self._most or others + size > self._most_of_all
         self._set_aside(record, ahead)
         self._holding[record.number] = record
         return is_much
 
     def _take_back(self) -> None:
+        self._ahead = 0
         for record in list(self._holding.values()):
             self.trim(record)
             self._set_aside(record, record.kept_bytes)
