@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Relay"]
 
-_TEXT, _BINARY = int(Kind.TEXT), int(Kind.BINARY)
+_BINARY = int(Kind.BINARY)
+_SINGLE = frozenset((int(Kind.TEXT), _BINARY))
 _LAST_MESSAGE = int(Kind.STATE_MANY)
 _CLOSED = struct.Struct(">HB")
 
@@ -238,7 +239,7 @@ class Relay:
             socket does.
         """
         kind, number, payload = frame
-        if _TEXT <= kind <= _BINARY:  # nearly all: no step more
+        if kind in _SINGLE:  # nearly all: no step more
             if self.fan_out.is_held:
                 self.fan_out.one(host, kind, number, payload)
             elif (record := self.records.get(number)) is not None and record.host is host:

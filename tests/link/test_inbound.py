@@ -244,7 +244,7 @@ def test_what_is_set_aside_counts_for_nobody_elses_limit():
     last.socket.take()
     scene.relay.take(last, Kind.TEXT, b"x" * 40_000)
     assert last.socket.take() == []
-    assert scene.relay._inbound._bytes == last.kept_bytes
+    assert scene.relay._inbound._bytes == last.set_aside
     kernel.lose_link()
     last.socket.take()
     scene.relay.take(last, Kind.TEXT, b"x" * 9_000)
