@@ -68,10 +68,11 @@ def _host(
             serve(cls, storage=storage)
         if not host.classes:
             raise _FailedError("no class there derives from Agent")
+        stopped = _stopped_by_signal()  # first: who reads that it serves may stop it
         _announce(server, sorted(host.classes), shows)
         if getattr(options, "open", False):
             webbrowser.open(_page(server, shows))
-        _wait_for_signal()
+        _wait_for(stopped)
     except _FailedError as error:
         note(f"error: {error}")
         return SAID_NO
@@ -82,10 +83,14 @@ def _host(
     return OK
 
 
-def _wait_for_signal() -> None:
+def _stopped_by_signal() -> threading.Event:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
+    return stopped
+
+
+def _wait_for(stopped: threading.Event) -> None:
     note("Ctrl-C stops it")
     # Windows notices Ctrl-C only between waits.
     while not stopped.wait(1.0):
