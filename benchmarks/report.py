@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from benchmarks.scenarios import Scenario, Special
 
-COLUMNS = ("server us", "kernel us", "load us", "per s", "p50 us", "p99 us")
 HEADS = {
     "server us": "server CPU, µs",
     "kernel us": "kernel CPU, µs",
